@@ -1,0 +1,2 @@
+//! hob on the command line.
+fn main() {}

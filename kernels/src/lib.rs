@@ -1,0 +1,17 @@
+//! CPU kernels of hob: quantized matrix products, attention and vector operations.
+//!
+//! This crate knows bytes and slices, formats and vectors, never a model. Every operation has one meaning, written
+//! plainly in [`naive`]; every [`Level`] (instruction set), thread count and batch size gives its exact bits.
+
+pub mod attention;
+pub mod format;
+mod isa;
+pub mod level;
+pub mod matmul;
+pub mod naive;
+pub mod ops;
+pub mod pool;
+
+pub use format::Format;
+pub use level::Level;
+pub use pool::{Cpu, Pool};
