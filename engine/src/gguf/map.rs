@@ -1,0 +1,100 @@
+//! Bytes of a model, shared: a range of a mapped file, of an owned buffer, or of the program itself.
+//!
+//! The one unsafe call of this crate is here: mapping a file.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::fs::File;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+/// A shared range of bytes. Cloning it copies nothing; the file stays mapped as long as one of them lives.
+#[derive(Clone)]
+pub struct Bytes {
+    storage: Arc<Storage>,
+    start: usize,
+    len: usize,
+}
+
+enum Storage {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+    Static(&'static [u8]),
+}
+
+impl Bytes {
+    /// Maps a file, all of it. The caller has seen that it is a regular file and not empty.
+    pub(super) fn map(file: &File) -> std::io::Result<Bytes> {
+        // SAFETY: the mapping is read-only and private to this value. What Rust cannot rule out is that another process
+        // rewrites or cuts the file while it is mapped; then numbers change under us, or the system ends the process
+        // with a bus error. Every reader of a mapped file accepts this, and it cannot be checked from here. Nothing in
+        // hob relies on the bytes for memory safety: strings are validated where they are copied out, and offsets
+        // derived from them are kept apart from the mapping and checked again by slice indexing when used.
+        let map = unsafe { Mmap::map(file)? };
+        Ok(Bytes::whole(Storage::Mapped(map)))
+    }
+
+    fn whole(storage: Storage) -> Bytes {
+        let len = storage.as_slice().len();
+        Bytes { storage: Arc::new(storage), start: 0, len }
+    }
+
+    /// The bytes in `range`, sharing the storage.
+    ///
+    /// # Panics
+    /// Where the range reaches beyond these bytes, like slicing does.
+    pub fn slice(&self, range: Range<usize>) -> Bytes {
+        assert!(range.start <= range.end && range.end <= self.len, "range {range:?} of {} bytes", self.len);
+        Bytes { storage: Arc::clone(&self.storage), start: self.start + range.start, len: range.end - range.start }
+    }
+}
+
+impl Storage {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Storage::Mapped(map) => map,
+            Storage::Owned(bytes) => bytes,
+            Storage::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.storage.as_slice()[self.start..self.start + self.len]
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Bytes {
+        Bytes::whole(Storage::Owned(bytes))
+    }
+}
+
+impl From<&'static [u8]> for Bytes {
+    fn from(bytes: &'static [u8]) -> Bytes {
+        Bytes::whole(Storage::Static(bytes))
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Bytes) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bytes({})", self.len)
+    }
+}
