@@ -1,6 +1,16 @@
 //! hob: a local inference engine for quantized GGUF models.
 
+pub mod chat;
 pub mod error;
+pub mod generate;
 pub mod gguf;
+pub mod model;
+pub mod sampler;
+pub mod template;
 
+pub use chat::{Chat, Reply};
 pub use error::{Error, Fault, Result};
+pub use generate::{Canceller, EndReason, Generator, Session, Stats};
+pub use model::{Model, ModelOptions};
+pub use sampler::{Sampler, Sampling};
+pub use template::{ChatTemplate, Message, Role};
