@@ -242,7 +242,15 @@ impl fmt::Display for Stats {
         let rate = |n: usize, time: Duration| if n == 0 { 0.0 } else { n as f64 / time.as_secs_f64().max(1e-9) };
         let (prompt, reply) = (rate(self.prompt_tokens, self.prompt_time), rate(self.generated_tokens, self.generate_time));
         let bandwidth = reply * self.weight_bytes as f64 / 1e9;
-        write!(f, "{} tok at {}/s · {} tok at {}/s · {} GB/s", self.prompt_tokens, Rate(prompt), self.generated_tokens, Rate(reply), Rate(bandwidth))
+        write!(
+            f,
+            "{} tok at {}/s · {} tok at {}/s · {} GB/s",
+            self.prompt_tokens,
+            Rate(prompt),
+            self.generated_tokens,
+            Rate(reply),
+            Rate(bandwidth)
+        )
     }
 }
 

@@ -491,7 +491,8 @@ mod tests {
 
     #[test]
     fn penalties_touch_recent_tokens_only() {
-        let mut sampler = Sampler::new(&Sampling::greedy().repeat_penalty(2.0).repeat_last_n(2).presence_penalty(0.5).frequency_penalty(0.25)).unwrap();
+        let mut sampler =
+            Sampler::new(&Sampling::greedy().repeat_penalty(2.0).repeat_last_n(2).presence_penalty(0.5).frequency_penalty(0.25)).unwrap();
         for token in [0, 1, 2, 2] {
             sampler.accept(token);
         }
@@ -526,7 +527,9 @@ mod tests {
     #[ignore = "a measurement"]
     fn time_over_150_000_tokens() {
         let logits: Vec<f32> = (0..150_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 12) as f32 / 60_000.0).collect();
-        for (name, sampling) in [("default", Sampling::new(1)), ("top_k 0", Sampling::new(1).top_k(0)), ("greedy", Sampling::greedy()), ("open", open())] {
+        for (name, sampling) in
+            [("default", Sampling::new(1)), ("top_k 0", Sampling::new(1).top_k(0)), ("greedy", Sampling::greedy()), ("open", open())]
+        {
             let mut sampler = Sampler::new(&sampling).unwrap();
             let mut copy = logits.clone();
             let start = std::time::Instant::now();
