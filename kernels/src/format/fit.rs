@@ -145,28 +145,30 @@ pub(super) fn affine<const N: usize>(x: &[f32; N], weights: &[f32; N], top: i8, 
     if width.is_nan() || width <= 0.0 {
         return Line { scale: 0.0, min: -low };
     }
-    let spread = |steps: f32| -> [f32; N] {
-        let inverse = steps / width;
-        array::from_fn(|i| nearest(inverse * (x[i] - low)).clamp(0.0, top))
-    };
-    let mut best = Line { scale: width / top, min: -low };
-    let mut least = error(x, weights, &spread(top), best, search.miss);
     let (sw, sx) = (sum(weights), sum(&array::from_fn::<_, N, _>(|i| weights[i] * x[i])));
-    for step in 0..=search.steps {
-        let q = spread(top + search.first + search.step * step as f32);
+    let fitted = |q: &[f32; N]| -> Option<Line> {
         let wq: [f32; N] = array::from_fn(|i| weights[i] * q[i]);
         let sq = sum(&wq);
         let xq = sum(&array::from_fn::<_, N, _>(|i| wq[i] * x[i]));
         let qq = sum(&array::from_fn::<_, N, _>(|i| wq[i] * q[i]));
         let determinant = sw * qq - sq * sq;
-        if determinant.is_nan() || determinant <= 0.0 {
-            continue;
+        let line = Line { scale: (sw * xq - sx * sq) / determinant, min: (sq * xq - qq * sx) / determinant };
+        match floor {
+            Floor::Zero if line.min < 0.0 => Some(Line { scale: xq / qq, min: 0.0 }),
+            Floor::Zero | Floor::Free => Some(line),
         }
-        let mut line = Line { scale: (sw * xq - sx * sq) / determinant, min: (sq * xq - qq * sx) / determinant };
-        if matches!(floor, Floor::Zero) && line.min < 0.0 {
-            line = Line { scale: xq / qq, min: 0.0 };
-        }
-        let missed = error(x, weights, &q, line, search.miss);
+        .filter(|_| determinant > 0.0)
+    };
+    let spread = |inverse: f32, min: f32| -> [f32; N] { array::from_fn(|i| nearest(inverse * (x[i] + min)).clamp(0.0, top)) };
+    let mut best = Line { scale: width / top, min: -low };
+    let mut least = miss(x, weights, &spread(1.0 / best.scale, best.min), best, search.miss);
+    // Each try starts from the best minimum so far; the last few refine the best line itself.
+    let tries = (0..=search.steps).map(|i| Some(top + search.first + search.step * i as f32)).chain([None; 3]);
+    for steps in tries {
+        let inverse = steps.map_or(1.0 / best.scale, |steps| steps / (high + best.min));
+        let q = spread(inverse, best.min);
+        let Some(line) = fitted(&q) else { continue };
+        let missed = miss(x, weights, &q, line, search.miss);
         if missed < least {
             (best, least) = (line, missed);
         }
@@ -174,9 +176,46 @@ pub(super) fn affine<const N: usize>(x: &[f32; N], weights: &[f32; N], top: i8, 
     best
 }
 
-fn error<const N: usize>(x: &[f32; N], weights: &[f32; N], q: &[f32; N], line: Line, miss: Miss) -> f32 {
+/// The small integers of a group that are to be settled: where they begin, and how far they may go.
+pub(super) struct Settle {
+    /// The least and the greatest code.
+    pub(super) codes: (i8, i8),
+    /// The least and the greatest scale.
+    pub(super) scales: (i8, i8),
+    /// The greatest minimum; 0 where there is none.
+    pub(super) most_min: u8,
+    pub(super) miss: Miss,
+}
+
+impl Settle {
+    /// The integers that serve a group best under the block's two f16: `near`, which are nearest to the fitted ones, or their neighbours.
+    pub(super) fn settle<const N: usize>(&self, x: &[f32; N], weights: &[f32; N], unit: Line, near: (i8, u8)) -> (i8, u8) {
+        let (low, high) = (f32::from(self.codes.0), f32::from(self.codes.1));
+        let (mut best, mut least) = (near, f32::INFINITY);
+        for step in [0, -1, 1] {
+            let scale = near.0.saturating_add(step).clamp(self.scales.0, self.scales.1);
+            for step in [0, -1, 1] {
+                let min = near.1.saturating_add_signed(step).min(self.most_min);
+                let line = Line { scale: unit.scale * f32::from(scale), min: unit.min * f32::from(min) };
+                let inverse = if line.scale != 0.0 { 1.0 / line.scale } else { 0.0 };
+                let q = array::from_fn(|i| nearest((inverse * (x[i] + line.min)).clamp(low, high)));
+                let missed = miss(x, weights, &q, line, self.miss);
+                if missed < least {
+                    (best, least) = ((scale, min), missed);
+                }
+                if self.most_min == 0 {
+                    break;
+                }
+            }
+        }
+        best
+    }
+}
+
+/// How far `x` is missed in all.
+fn miss<const N: usize>(x: &[f32; N], weights: &[f32; N], q: &[f32; N], line: Line, how: Miss) -> f32 {
     let off: [f32; N] = array::from_fn(|i| line.scale * q[i] - line.min - x[i]);
-    match miss {
+    match how {
         Miss::Absolute => sum(&array::from_fn::<_, N, _>(|i| weights[i] * off[i].abs())),
         Miss::Squared => sum(&array::from_fn::<_, N, _>(|i| weights[i] * off[i] * off[i])),
     }

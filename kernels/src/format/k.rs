@@ -54,9 +54,22 @@ pub(super) fn pack(format: Format, block: &Block, bytes: &mut [u8]) {
     }
 }
 
-/// Weight 128h + 32j + l, for every (h, j, l): its number and the three.
-fn places() -> impl Iterator<Item = (usize, usize, usize, usize)> {
-    (0..256).map(|e| (e, e / 128, e / 32 % 4, e % 32))
+/// The eight runs of 32 weights from 128h + 32j: where each begins, h, and j.
+const RUNS: [(usize, usize, usize); 8] =
+    [(0, 0, 0), (32, 0, 1), (64, 0, 2), (96, 0, 3), (128, 1, 0), (160, 1, 1), (192, 1, 2), (224, 1, 3)];
+
+/// Makes 32 codes of the 32 bytes that hold their low bits and the 32 that hold their high ones.
+fn join(codes: &mut [i8], low: &[u8], high: &[u8], code: impl Fn(u8, u8) -> i8) {
+    for ((q, low), high) in codes[..32].iter_mut().zip(&low[..32]).zip(&high[..32]) {
+        *q = code(*low, *high);
+    }
+}
+
+/// Sets bits of 32 bytes from 32 codes.
+fn split(bytes: &mut [u8], codes: &[i8], bits: impl Fn(u8) -> u8) {
+    for (byte, q) in bytes[..32].iter_mut().zip(&codes[..32]) {
+        *byte |= bits(*q as u8);
+    }
 }
 
 fn unpack_q2(bytes: &[u8], block: &mut Block) {
@@ -65,8 +78,9 @@ fn unpack_q2(bytes: &[u8], block: &mut Block) {
     for g in 0..16 {
         (block.scales[g], block.mins[g]) = ((bytes[g] & 15) as i8, bytes[g] >> 4);
     }
-    for (e, h, j, l) in places() {
-        block.codes[e] = (bytes[16 + 32 * h + l] >> (2 * j) & 3) as i8;
+    for (e, h, j) in RUNS {
+        let low = &bytes[16 + 32 * h..];
+        join(&mut block.codes[e..], low, low, |low, _| (low >> (2 * j) & 3) as i8);
     }
 }
 
@@ -76,8 +90,8 @@ fn pack_q2(block: &Block, bytes: &mut [u8]) {
     for g in 0..16 {
         bytes[g] = (block.scales[g] as u8 & 15) | (block.mins[g] << 4);
     }
-    for (e, h, j, l) in places() {
-        bytes[16 + 32 * h + l] |= (block.codes[e] as u8 & 3) << (2 * j);
+    for (e, h, j) in RUNS {
+        split(&mut bytes[16 + 32 * h..], &block.codes[e..], |q| (q & 3) << (2 * j));
     }
 }
 
@@ -90,10 +104,10 @@ fn unpack_q3(bytes: &[u8], block: &mut Block) {
         let high = scales[8 + g % 4] >> (2 * (g / 4)) & 3;
         (block.scales[g], block.mins[g]) = ((low | high << 4) as i8 - 32, 0);
     }
-    for (e, h, j, l) in places() {
-        let low = bytes[32 + 32 * h + l] >> (2 * j) & 3;
-        let high = bytes[l] >> (4 * h + j) & 1;
-        block.codes[e] = (low | high << 2) as i8 - 4;
+    for (e, h, j) in RUNS {
+        join(&mut block.codes[e..], &bytes[32 + 32 * h..], bytes, |low, high| {
+            (low >> (2 * j) & 3 | (high >> (4 * h + j) & 1) << 2) as i8 - 4
+        });
     }
 }
 
@@ -104,10 +118,10 @@ fn pack_q3(block: &Block, bytes: &mut [u8]) {
         bytes[96 + g % 8] |= (scale & 15) << (4 * (g / 8));
         bytes[104 + g % 4] |= (scale >> 4) << (2 * (g / 4));
     }
-    for (e, h, j, l) in places() {
-        let code = (block.codes[e] + 4) as u8;
-        bytes[32 + 32 * h + l] |= (code & 3) << (2 * j);
-        bytes[l] |= (code >> 2) << (4 * h + j);
+    let codes = block.codes.map(|q| q + 4);
+    for (e, h, j) in RUNS {
+        split(&mut bytes[32 + 32 * h..], &codes[e..], |q| (q & 3) << (2 * j));
+        split(bytes, &codes[e..], |q| (q >> 2) << (4 * h + j));
     }
 }
 
@@ -120,10 +134,14 @@ fn unpack_q4_q5(bytes: &[u8], high: Option<usize>, codes: usize, block: &mut Blo
         block.scales[4 + g] = ((s[8 + g] & 15) | (s[g] >> 6) << 4) as i8;
         block.mins[4 + g] = (s[8 + g] >> 4) | (s[4 + g] >> 6) << 4;
     }
-    for (e, h, j, l) in places() {
-        let low = bytes[codes + 64 * h + 32 * (j / 2) + l] >> (4 * (j % 2)) & 15;
-        let high = high.map_or(0, |at| bytes[at + l] >> (4 * h + j) & 1);
-        block.codes[e] = (low | high << 4) as i8;
+    for (e, h, j) in RUNS {
+        let (low, shift) = (&bytes[codes + 64 * h + 32 * (j / 2)..], 4 * (j % 2));
+        match high {
+            None => join(&mut block.codes[e..], low, low, |low, _| (low >> shift & 15) as i8),
+            Some(at) => {
+                join(&mut block.codes[e..], low, &bytes[at..], |low, high| (low >> shift & 15 | (high >> (4 * h + j) & 1) << 4) as i8)
+            }
+        }
     }
 }
 
@@ -136,11 +154,10 @@ fn pack_q4_q5(block: &Block, high: Option<usize>, codes: usize, bytes: &mut [u8]
         bytes[8 + g] = block.mins[g] | (min >> 4) << 6;
         bytes[12 + g] = (scale & 15) | (min & 15) << 4;
     }
-    for (e, h, j, l) in places() {
-        let code = block.codes[e] as u8;
-        bytes[codes + 64 * h + 32 * (j / 2) + l] |= (code & 15) << (4 * (j % 2));
+    for (e, h, j) in RUNS {
+        split(&mut bytes[codes + 64 * h + 32 * (j / 2)..], &block.codes[e..], |q| (q & 15) << (4 * (j % 2)));
         if let Some(at) = high {
-            bytes[at + l] |= (code >> 4) << (4 * h + j);
+            split(&mut bytes[at..], &block.codes[e..], |q| (q >> 4) << (4 * h + j));
         }
     }
 }
@@ -151,10 +168,10 @@ fn unpack_q6(bytes: &[u8], block: &mut Block) {
     for g in 0..16 {
         (block.scales[g], block.mins[g]) = (bytes[192 + g] as i8, 0);
     }
-    for (e, h, j, l) in places() {
-        let low = bytes[64 * h + 32 * (j % 2) + l] >> (4 * (j / 2)) & 15;
-        let high = bytes[128 + 32 * h + l] >> (2 * j) & 3;
-        block.codes[e] = (low | high << 4) as i8 - 32;
+    for (e, h, j) in RUNS {
+        join(&mut block.codes[e..], &bytes[64 * h + 32 * (j % 2)..], &bytes[128 + 32 * h..], |low, high| {
+            (low >> (4 * (j / 2)) & 15 | (high >> (2 * j) & 3) << 4) as i8 - 32
+        });
     }
 }
 
@@ -163,9 +180,9 @@ fn pack_q6(block: &Block, bytes: &mut [u8]) {
     for g in 0..16 {
         bytes[192 + g] = block.scales[g] as u8;
     }
-    for (e, h, j, l) in places() {
-        let code = (block.codes[e] + 32) as u8;
-        bytes[64 * h + 32 * (j % 2) + l] |= (code & 15) << (4 * (j / 2));
-        bytes[128 + 32 * h + l] |= (code >> 4) << (2 * j);
+    let codes = block.codes.map(|q| q + 32);
+    for (e, h, j) in RUNS {
+        split(&mut bytes[64 * h + 32 * (j % 2)..], &codes[e..], |q| (q & 15) << (4 * (j / 2)));
+        split(&mut bytes[128 + 32 * h..], &codes[e..], |q| (q >> 4) << (2 * j));
     }
 }

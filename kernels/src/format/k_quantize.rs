@@ -1,10 +1,10 @@
 //! Making blocks of the K formats: each group gets its best scale (and minimum), these are rounded to small integers under the
-//! block's f16, and the codes are taken anew under the rounded ones.
+//! block's f16 and settled among their neighbours, and the codes are taken anew under what was settled.
 //!
-//! Without importances, large weights count more: `w = x²` for the symmetric formats, `w = rms + |x|` for Q4_K and Q5_K, `w = |x|` for Q2_K,
-//! the choices that llama.cpp's users have found good for perplexity.
+//! Without importances, large weights count more: `w = x² + mean/2` for the symmetric formats (mean: of the squares of the group),
+//! `w = rms + |x|` for Q4_K and Q5_K, `w = |x|` for Q2_K.
 
-use super::fit::{self, Floor, Line, Miss, Search};
+use super::fit::{self, Floor, Line, Miss, Search, Settle};
 use super::{Block, Form, Format, to_f16};
 use std::array;
 
@@ -30,28 +30,36 @@ fn plan(format: Format) -> (i8, i8, Search) {
 
 fn affine<const G: usize>(format: Format, x: &[f32], importance: Option<&[f32]>, block: &mut Block) {
     let (top, scale_top, search) = plan(format);
+    let search = if importance.is_some() { Search::FINE } else { search };
     let (groups, _) = x.as_chunks::<G>();
     let mean = fit::mean_square(x);
-    let (mut scales, mut mins, mut counts) = ([0.0f32; 16], [0.0f32; 16], [0.0f32; 16]);
-    for (g, x) in groups.iter().enumerate() {
-        let (weights, search): ([f32; G], _) = match (importance, format) {
-            (Some(w), _) => (fit::weigh(x, &w[g * G..], 2.0 * mean), &Search::FINE),
-            (None, Format::Q2_K) => (array::from_fn(|i| x[i].abs()), &search),
+    let weigh = |g: usize, x: &[f32; G]| -> [f32; G] {
+        match (importance, format) {
+            (Some(w), _) => fit::weigh(x, &w[g * G..], 2.0 * mean),
+            (None, Format::Q2_K) => array::from_fn(|i| x[i].abs()),
             (None, _) => {
                 let rms = fit::mean_square(x).sqrt();
-                (array::from_fn(|i| rms + x[i].abs()), &search)
+                array::from_fn(|i| rms + x[i].abs())
             }
-        };
-        let line = fit::affine(x, &weights, top, search, Floor::Zero);
+        }
+    };
+    let (mut scales, mut mins, mut counts) = ([0.0f32; 16], [0.0f32; 16], [0.0f32; 16]);
+    for (g, x) in groups.iter().enumerate() {
+        let weights = weigh(g, x);
+        let line = fit::affine(x, &weights, top, &search, Floor::Zero);
         (scales[g], mins[g], counts[g]) = (line.scale, line.min, weights.iter().sum());
     }
     block.group = G;
     block.d = round_scales(&scales, &counts, importance.is_some(), scale_top, &mut block.scales);
     let mut rounded = [0i8; 16];
     block.dmin = round_scales(&mins, &counts, importance.is_some(), scale_top, &mut rounded);
-    block.mins = rounded.map(|m| m as u8);
+    let unit = Line { scale: block.d, min: block.dmin };
+    let settle = Settle { codes: (0, top), scales: (0, scale_top), most_min: scale_top as u8, miss: search.miss };
     for (g, x) in groups.iter().enumerate() {
-        let line = Line { scale: block.d * f32::from(block.scales[g]), min: block.dmin * f32::from(block.mins[g]) };
+        let near = (block.scales[g], rounded[g] as u8);
+        let (scale, min) = settle.settle(x, &weigh(g, x), unit, near);
+        (block.scales[g], block.mins[g]) = (scale, min);
+        let line = Line { scale: block.d * f32::from(scale), min: block.dmin * f32::from(min) };
         fit::codes(x, line, 0, top, &mut block.codes[g * G..(g + 1) * G]);
     }
 }
@@ -75,14 +83,18 @@ fn symmetric(format: Format, x: &[f32], importance: Option<&[f32]>, block: &mut 
     let (reach, scale_reach) = if format == Format::Q3_K { (4, 32) } else { (32, 128) };
     let (groups, _) = x.as_chunks::<16>();
     let mean = fit::mean_square(x);
-    let (mut scales, mut counts) = ([0.0f32; 16], [0.0f32; 16]);
-    for (g, x) in groups.iter().enumerate() {
-        let weights = match importance {
+    let weigh = |g: usize, x: &[f32; 16]| -> [f32; 16] {
+        match importance {
             Some(w) => fit::weigh(x, &w[g * 16..], 2.0 * mean),
-            None => array::from_fn(|i| x[i] * x[i]),
-        };
-        scales[g] = fit::multiples(x, &weights, -reach, reach - 1, -reach, &mut block.codes[g * 16..(g + 1) * 16]);
-        counts[g] = weights.iter().sum();
+            None => {
+                let floor = 0.5 * fit::mean_square(x);
+                array::from_fn(|i| floor + x[i] * x[i])
+            }
+        }
+    };
+    let mut scales = [0.0f32; 16];
+    for (g, x) in groups.iter().enumerate() {
+        scales[g] = fit::multiples(x, &weigh(g, x), -reach, reach - 1, -reach, &mut block.codes[g * 16..(g + 1) * 16]);
     }
     block.group = 16;
     let largest = scales.iter().fold(0.0f32, |m, &s| if s.abs() > m.abs() { s } else { m });
@@ -90,7 +102,10 @@ fn symmetric(format: Format, x: &[f32], importance: Option<&[f32]>, block: &mut 
     let unit = Line { scale: largest / f32::from(low), min: 0.0 };
     fit::codes(&scales, unit, low, high, &mut block.scales);
     block.d = to_f16(unit.scale);
+    let unit = Line { scale: block.d, min: 0.0 };
+    let settle = Settle { codes: (-reach, reach - 1), scales: (low, high), most_min: 0, miss: Miss::Squared };
     for (g, x) in groups.iter().enumerate() {
+        (block.scales[g], _) = settle.settle(x, &weigh(g, x), unit, (block.scales[g], 0));
         let line = Line { scale: block.d * f32::from(block.scales[g]), min: 0.0 };
         fit::codes(x, line, -reach, reach - 1, &mut block.codes[g * 16..(g + 1) * 16]);
     }

@@ -205,9 +205,10 @@ impl Block {
 
     /// The weights: `(d * scale) * q - (dmin * min)`, each step rounded.
     pub fn values(&self, out: &mut [f32]) {
-        for (g, out) in out.chunks_mut(self.group).enumerate() {
-            let (scale, min) = (self.d * f32::from(self.scales[g]), self.dmin * f32::from(self.mins[g]));
-            for (y, &q) in out.iter_mut().zip(&self.codes[g * self.group..]) {
+        let groups = out.chunks_mut(self.group).zip(self.codes.chunks(self.group)).zip(self.scales.iter().zip(&self.mins));
+        for ((out, codes), (&scale, &min)) in groups {
+            let (scale, min) = (self.d * f32::from(scale), self.dmin * f32::from(min));
+            for (y, &q) in out.iter_mut().zip(codes) {
                 *y = scale * f32::from(q) - min;
             }
         }
