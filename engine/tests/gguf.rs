@@ -26,8 +26,11 @@ fn sample() -> Vec<u8> {
     body.finish().unwrap()
 }
 
-const TENSORS: [(&str, &[u64], TensorType, usize); 3] =
-    [("token_embd.weight", &[32, 3], TensorType::Q8_0, 102), ("norm", &[5], TensorType::F32, 20), ("cube", &[2, 3, 1, 2], TensorType::F16, 24)];
+const TENSORS: [(&str, &[u64], TensorType, usize); 3] = [
+    ("token_embd.weight", &[32, 3], TensorType::Q8_0, 102),
+    ("norm", &[5], TensorType::F32, 20),
+    ("cube", &[2, 3, 1, 2], TensorType::F16, 24),
+];
 
 fn nested(items: &[i32]) -> Array {
     match Value::from(items.to_vec()) {
@@ -188,7 +191,10 @@ fn broken_headers_are_refused_by_name() {
         (raw(3, &[pair("k", 9, &array(8, 1, &huge))], &[]), "more bytes"),
         (raw(3, &[pair("k", 9, &array(9, 1 << 60, &huge))], &[]), "number of items of key `k`: expected at most"),
         (raw(3, &[pair("k", 9, &deep)], &[]), "expected arrays at most 8 deep"),
-        (raw(3, &[pair("k\u{e9}", 0, &[0]).into_iter().filter(|b| *b != 0xa9).chain([0; 64]).collect()], &[]), "key of pair 0: expected UTF-8"),
+        (
+            raw(3, &[pair("k\u{e9}", 0, &[0]).into_iter().filter(|b| *b != 0xa9).chain([0; 64]).collect()], &[]),
+            "key of pair 0: expected UTF-8",
+        ),
         (raw(3, &[pair("general.alignment", 4, &48u32.to_le_bytes())], &[]), "`general.alignment`: expected a power of two"),
         (raw(3, &[pair("general.alignment", 4, &0u32.to_le_bytes())], &[]), "`general.alignment`: expected a power of two"),
         (raw(3, &[pair("general.alignment", 4, &4u32.to_le_bytes())], &[]), "`general.alignment`: expected a power of two"),
@@ -279,7 +285,10 @@ fn any_part_opens_a_split_model() {
         let gguf = Gguf::open(path).unwrap();
         assert_eq!(gguf.metadata().str("general.architecture").unwrap(), Some("llama"));
         assert_eq!(gguf.tensors().map(|t| (t.name.as_str(), t.part())).collect::<Vec<_>>(), [("t1.0", 1), ("t1.1", 1), ("t2.0", 2)]);
-        assert_eq!((&*gguf.bytes(gguf.tensor("t1.1").unwrap()), &*gguf.bytes(gguf.tensor("t2.0").unwrap())), (&[11; 16][..], &[20; 16][..]));
+        assert_eq!(
+            (&*gguf.bytes(gguf.tensor("t1.1").unwrap()), &*gguf.bytes(gguf.tensor("t2.0").unwrap())),
+            (&[11; 16][..], &[20; 16][..])
+        );
         assert_eq!((gguf.path(), gguf.paths()), (Some(paths[0].as_path()), paths.as_slice()));
         assert_eq!(gguf.file_bytes(), paths.iter().map(|path| path.metadata().unwrap().len()).sum::<u64>());
     }
