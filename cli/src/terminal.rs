@@ -1,0 +1,94 @@
+//! What goes where: text on stdout; notices, progress and errors on stderr; colour and motion only where a person looks.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How a piece of text on stderr or the prompt is painted.
+#[derive(Clone, Copy)]
+pub(crate) enum Ink {
+    Error,
+    Help,
+    Dim,
+    Prompt,
+}
+
+/// `text` in `ink`, if stderr is a terminal that wants colour.
+pub(crate) fn ink(ink: Ink, text: &str) -> String {
+    if !colourful() {
+        return text.to_owned();
+    }
+    let code = match ink {
+        Ink::Error => "1;31",
+        Ink::Help => "1;36",
+        Ink::Dim => "2",
+        Ink::Prompt => "1;32",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// Colour needs a terminal on both streams (chat mixes them), and nobody who asked for none: <https://no-color.org>.
+fn colourful() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()) || std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+    io::stderr().is_terminal() && !refused
+}
+
+/// Writes a line to stderr. Nobody can be told when that fails.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Writes a dim line to stderr.
+pub(crate) fn note_dim(text: &str) {
+    note(&ink(Ink::Dim, text));
+}
+
+/// A spinner that appears on a terminal when the work takes longer than a moment, and goes when it is dropped.
+pub(crate) struct Waiting {
+    running: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Waiting {
+    /// Shows `what` from now until the value is dropped.
+    pub(crate) fn on(what: String) -> Waiting {
+        if !io::stderr().is_terminal() {
+            return Waiting { running: None };
+        }
+        let (done, waits) = mpsc::channel::<()>();
+        let spin = move || {
+            if !matches!(waits.recv_timeout(Duration::from_millis(400)), Err(RecvTimeoutError::Timeout)) {
+                return;
+            }
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(ProgressStyle::default_spinner().tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
+            bar.set_message(what);
+            while matches!(waits.recv_timeout(Duration::from_millis(80)), Err(RecvTimeoutError::Timeout)) {
+                bar.tick();
+            }
+            bar.finish_and_clear();
+        };
+        // A machine that cannot start a thread does without the spinner.
+        let thread = std::thread::Builder::new().name("spinner".into()).spawn(spin).ok();
+        Waiting { running: thread.map(|thread| (done, thread)) }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some((done, thread)) = self.running.take() {
+            drop(done);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A bar over `length` units of work on stderr; invisible where stderr is no terminal.
+pub(crate) fn progress(length: u64, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {eta}");
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar.with_message(what)
+}
