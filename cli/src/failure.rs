@@ -64,10 +64,15 @@ pub(crate) fn tell(what: &str, help: &str) {
 /// An error of the library as a sentence and what to do about it.
 pub(crate) fn describe(error: &Error) -> (String, String) {
     match error {
-        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => (error.to_string(), "check the path; a model is a .gguf file".into()),
-        Error::Gguf(fault) | Error::Unsupported(fault) | Error::Model(fault) | Error::Input(fault) | Error::Memory(fault) | Error::Template(fault) => {
-            (Fault { help: String::new(), ..fault.clone() }.to_string(), fault.help.clone())
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            (error.to_string(), "check the path; a model is a .gguf file".into())
         }
+        Error::Gguf(fault)
+        | Error::Unsupported(fault)
+        | Error::Model(fault)
+        | Error::Input(fault)
+        | Error::Memory(fault)
+        | Error::Template(fault) => (Fault { help: String::new(), ..fault.clone() }.to_string(), fault.help.clone()),
         other => (other.to_string(), String::new()),
     }
 }

@@ -99,7 +99,8 @@ const EXTRA: [(Column, &str); 4] = [
 impl<'a> Report<'a> {
     /// Starts the report of `tests`.
     pub(crate) fn start(out: &'a mut dyn Write, form: Form, subject: Subject, tests: &[Test]) -> io::Result<Report<'a>> {
-        let extra: Vec<Column> = EXTRA.iter().filter(|((_, value), usual)| tests.iter().any(|t| value(t) != *usual)).map(|(column, _)| *column).collect();
+        let extra: Vec<Column> =
+            EXTRA.iter().filter(|((_, value), usual)| tests.iter().any(|t| value(t) != *usual)).map(|(column, _)| *column).collect();
         let name_width = tests.iter().map(|t| t.name().len()).max().unwrap_or(0);
         let mut columns = vec![
             ("model", Side::Left, subject.kind.chars().count()),
@@ -149,7 +150,13 @@ impl<'a> Report<'a> {
     fn cells(&self, outcome: &Outcome) -> Vec<String> {
         let (mean, deviation) = mean_and_deviation(&outcome.samples_ts());
         let subject = &self.subject;
-        let mut cells = vec![subject.kind.clone(), units::bytes(subject.bytes), units::count(subject.params), "CPU".into(), outcome.test.threads.to_string()];
+        let mut cells = vec![
+            subject.kind.clone(),
+            units::bytes(subject.bytes),
+            units::count(subject.params),
+            "CPU".into(),
+            outcome.test.threads.to_string(),
+        ];
         cells.extend(self.extra.iter().map(|(_, value)| value(&outcome.test)));
         cells.extend([outcome.test.name(), format!("{mean:.2} ± {deviation:.2}")]);
         cells
