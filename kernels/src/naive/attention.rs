@@ -1,0 +1,116 @@
+//! Attention with a running softmax, over blocks and chunks of fixed positions.
+//!
+//! For one query row (a head at a position `at`), the query times `scale`, and the positions `first..=at` that it sees:
+//!
+//! ```text
+//! block of 64 positions, ascending; one that is masked as a whole is left out
+//!   s[p]  = 0, then fma(q[d], k[p][d], s), d ascending          cap · tanh(s · (1/cap)) where softcapped; masked: -inf
+//!   m'    = max(m, max s)      c = exp(m - m')      e[p] = exp(s[p] - m'), 0 where masked
+//!   l[i]  = fma(l[i], c, (e[i] + e[16+i]) + (e[32+i] + e[48+i]))                            i < 16
+//!   o[d]  = o[d]·c, then fma(e[p], v[p][d], o), p ascending, masked ones left out
+//! chunk of 1024 positions: m = -inf, l = 0, o = 0 at its start; chunks that were seen merge in ascending order
+//!   m'    = max(M, m)     a = exp(M - m')     b = exp(m - m')    L = fma(L, a, l·b)   O = fma(O, a, o·b)
+//! out[d]  = O[d] · (1 / tree(L))
+//! ```
+//! A block that is masked as a whole would leave `m' = m`, `c = 1`, `e = 0`: it changes nothing, so leaving it out is not
+//! a difference. Positions, not the order in which tokens came, decide everything; so do not the threads.
+//!
+//! The running softmax: M. Milakov and N. Gimelshein, Online normalizer calculation for softmax, 2018; in blocks: T. Dao et
+//! al., FlashAttention, 2022.
+
+use super::{exp, max, tanh, tree16};
+use crate::attention::{Attend, Window};
+
+/// Positions of a block.
+pub const BLOCK: usize = 64;
+/// Positions of a chunk.
+pub const CHUNK: usize = 1024;
+
+/// Keys and values of one sequence, `[positions, kv_heads, key_dim]` and `[positions, kv_heads, value_dim]`, rounded to the
+/// types of the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Keys.
+    pub k: &'a [f32],
+    /// Values.
+    pub v: &'a [f32],
+    /// Heads of both.
+    pub kv_heads: usize,
+    /// Channels of a key.
+    pub key_dim: usize,
+    /// Channels of a value.
+    pub value_dim: usize,
+}
+
+/// A running softmax: the greatest score, 16 partial sums of weights, the weighted sum of values.
+#[derive(Clone, Debug)]
+struct State {
+    m: f32,
+    l: [f32; 16],
+    o: Vec<f32>,
+}
+
+/// Queries q `[tokens, heads, key_dim]` at positions `position..` of a context, to out `[tokens, heads, value_dim]`.
+pub fn attend(attend: &Attend, context: Context<'_>, q: &[f32], position: usize, out: &mut [f32]) {
+    let Context { kv_heads, key_dim, value_dim, .. } = context;
+    let group = attend.heads / kv_heads;
+    for (row, out) in out.chunks_exact_mut(value_dim).enumerate() {
+        let (at, head) = (position + row / attend.heads, row % attend.heads);
+        let q: Vec<f32> = q[row * key_dim..][..key_dim].iter().map(|q| q * attend.scale).collect();
+        let first = match attend.window {
+            Window::None => 0,
+            Window::Sliding(n) => (at + 1).saturating_sub(n),
+        };
+        let mut whole: Option<State> = None;
+        for chunk in first / CHUNK..=at / CHUNK {
+            let part = one_chunk(attend, context, head / group, &q, first.max(chunk * CHUNK)..(at + 1).min((chunk + 1) * CHUNK));
+            whole = Some(match whole {
+                None => part,
+                Some(whole) => merge(whole, &part),
+            });
+        }
+        let Some(State { l, o, .. }) = whole else { continue };
+        let inverse = 1.0 / tree16(l);
+        out.iter_mut().zip(o).for_each(|(out, o)| *out = o * inverse);
+    }
+}
+
+/// The state after the blocks of a chunk, of which `seen` positions are not masked.
+fn one_chunk(attend: &Attend, context: Context<'_>, kv_head: usize, q: &[f32], seen: std::ops::Range<usize>) -> State {
+    let Context { k, v, kv_heads, key_dim, value_dim } = context;
+    let mut state = State { m: f32::NEG_INFINITY, l: [0.0; 16], o: vec![0.0; value_dim] };
+    for block in seen.start / BLOCK..seen.end.div_ceil(BLOCK) {
+        let mut s = [f32::NEG_INFINITY; BLOCK];
+        for (p, s) in s.iter_mut().enumerate().filter(|(p, _)| seen.contains(&(block * BLOCK + p))) {
+            let k = &k[((block * BLOCK + p) * kv_heads + kv_head) * key_dim..][..key_dim];
+            *s = q.iter().zip(k).fold(0.0, |s, (q, k)| q.mul_add(*k, s));
+            if let Some(cap) = attend.softcap {
+                *s = cap * tanh(*s * (1.0 / cap));
+            }
+        }
+        let m = s.iter().fold(state.m, |m, s| max(*s, m));
+        let c = exp(state.m - m);
+        let e = s.map(|s| exp(s - m));
+        state.m = m;
+        for (i, l) in state.l.iter_mut().enumerate() {
+            *l = l.mul_add(c, (e[i] + e[16 + i]) + (e[32 + i] + e[48 + i]));
+        }
+        for (d, o) in state.o.iter_mut().enumerate() {
+            *o *= c;
+            for (p, e) in e.iter().enumerate().filter(|(p, _)| seen.contains(&(block * BLOCK + p))) {
+                *o = e.mul_add(v[((block * BLOCK + p) * kv_heads + kv_head) * value_dim + d], *o);
+            }
+        }
+    }
+    state
+}
+
+fn merge(mut whole: State, part: &State) -> State {
+    let m = max(whole.m, part.m);
+    let (a, b) = (exp(whole.m - m), exp(part.m - m));
+    whole.m = m;
+    for (whole, part) in whole.l.iter_mut().chain(&mut whole.o).zip(part.l.iter().chain(&part.o)) {
+        *whole = whole.mul_add(a, part * b);
+    }
+    whole
+}

@@ -1,0 +1,167 @@
+//! The operations between the matrix products. Arrays are row-major; shapes in brackets.
+
+use super::math::{gelu, gelu_tanh, silu, times_sigmoid};
+use super::{exp, max, tanh, tree16};
+use crate::ops::{Activation, Gate, Pairing, Renormalize, Router};
+
+/// Each row of x `[rows, width]`: `r = 1/√(Σx²/width + eps)`, `out = (x·r)·weight`.
+pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, width: usize, out: &mut [f32]) {
+    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        let mut sums = [0f32; 16];
+        for (k, x) in x.iter().enumerate() {
+            sums[k % 16] = x.mul_add(*x, sums[k % 16]);
+        }
+        let r = 1.0 / (tree16(sums) / width as f32 + eps).sqrt();
+        for (k, out) in out.iter_mut().enumerate() {
+            *out = x[k] * r;
+            if let Some(weight) = weight {
+                *out *= weight[k];
+            }
+        }
+    }
+}
+
+/// Each row: `m = Σx/width`, `r = 1/√(Σ(x-m)²/width + eps)`, `out = ((x-m)·r)·weight`, or `fma((x-m)·r, weight, bias)`.
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, width: usize, out: &mut [f32]) {
+    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        let (mut sums, mut squares) = ([0f32; 16], [0f32; 16]);
+        for (k, x) in x.iter().enumerate() {
+            sums[k % 16] += x;
+        }
+        let mean = tree16(sums) / width as f32;
+        for (k, x) in x.iter().enumerate() {
+            squares[k % 16] = (x - mean).mul_add(x - mean, squares[k % 16]);
+        }
+        let r = 1.0 / (tree16(squares) / width as f32 + eps).sqrt();
+        for (k, out) in out.iter_mut().enumerate() {
+            let y = (x[k] - mean) * r;
+            *out = match bias {
+                Some(bias) => y.mul_add(weight[k], bias[k]),
+                None => y * weight[k],
+            };
+        }
+    }
+}
+
+/// `x += y`
+pub fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
+
+/// `bias` added to each row.
+pub fn add_bias(x: &mut [f32], bias: &[f32]) {
+    x.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+}
+
+/// `x *= s`
+pub fn scale(x: &mut [f32], s: f32) {
+    x.iter_mut().for_each(|x| *x *= s);
+}
+
+/// `x = cap · tanh(x · (1/cap))`
+pub fn softcap(x: &mut [f32], cap: f32) {
+    let inverse = 1.0 / cap;
+    x.iter_mut().for_each(|x| *x = cap * tanh(*x * inverse));
+}
+
+/// One value.
+pub fn activation(act: Activation, x: f32) -> f32 {
+    match act {
+        Activation::Silu => silu(x),
+        Activation::GeluTanh => gelu_tanh(x),
+        Activation::Gelu => gelu(x),
+        Activation::Relu => max(x, 0.0),
+        Activation::ReluSquared => max(x, 0.0) * max(x, 0.0),
+    }
+}
+
+/// `out = act(gate) · up`
+pub fn glu(act: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = activation(act, gate[i]) * up[i];
+    }
+}
+
+/// `x = act(x)`
+pub fn activate(act: Activation, x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = activation(act, *x));
+}
+
+/// Rotates the first `rotary` channels of every head of x `[tokens, heads, head_dim]` by the angles whose cosines and
+/// sines `[tokens, rotary/2]` are given: `a' = fma(-b, sin, a·cos)`, `b' = fma(a, sin, b·cos)`.
+#[allow(clippy::too_many_arguments)]
+pub fn rope(x: &mut [f32], heads: usize, head_dim: usize, rotary: usize, pairing: Pairing, cos: &[f32], sin: &[f32]) {
+    let half = rotary / 2;
+    for (t, token) in x.chunks_exact_mut(heads * head_dim).enumerate() {
+        for head in token.chunks_exact_mut(head_dim) {
+            for i in 0..half {
+                let (cos, sin) = (cos[t * half + i], sin[t * half + i]);
+                let (ia, ib) = match pairing {
+                    Pairing::Adjacent => (2 * i, 2 * i + 1),
+                    Pairing::Halves => (i, i + half),
+                };
+                let (a, b) = (head[ia], head[ib]);
+                head[ia] = (-b).mul_add(sin, a * cos);
+                head[ib] = a.mul_add(sin, b * cos);
+            }
+        }
+    }
+}
+
+/// Each row: `e = exp(x - max)`, `x = e · (1/Σe)`.
+pub fn softmax(x: &mut [f32], width: usize) {
+    for row in x.chunks_exact_mut(width) {
+        let most = row.iter().fold(f32::NEG_INFINITY, |m, x| max(*x, m));
+        let mut sums = [0f32; 16];
+        for (k, x) in row.iter_mut().enumerate() {
+            *x = exp(*x - most);
+            sums[k % 16] += *x;
+        }
+        let inverse = 1.0 / tree16(sums);
+        row.iter_mut().for_each(|x| *x *= inverse);
+    }
+}
+
+/// Chooses `k` of `experts` for each token of logits `[tokens, experts]`, best first, ties to the lowest id.
+///
+/// Probabilities are the softmax or the sigmoid of the logits, or the logits themselves ([`Gate::SoftmaxTopK`]); the choice
+/// goes by probability + bias, NaN counting as -inf; the weights are the probabilities of the chosen (their softmax for `SoftmaxTopK`). Then
+/// `w = w · (1/max(Σw, 2⁻¹⁴))` where asked, Σ in order of rank, and `w = w · scale`.
+pub fn route(logits: &[f32], experts: usize, router: &Router, bias: Option<&[f32]>, ids: &mut [u32], weights: &mut [f32]) {
+    let k = router.k;
+    for (t, logits) in logits.chunks_exact(experts).enumerate() {
+        let mut p = logits.to_vec();
+        match router.gate {
+            Gate::Softmax => softmax(&mut p, experts),
+            Gate::SoftmaxTopK => {}
+            Gate::Sigmoid => p.iter_mut().for_each(|x| *x = times_sigmoid(1.0, *x)),
+        }
+        let score = |e: usize| Some(bias.map_or(p[e], |bias| p[e] + bias[e])).filter(|s| !s.is_nan()).unwrap_or(f32::NEG_INFINITY);
+        let mut order: Vec<usize> = (0..experts).collect();
+        order.sort_by(|a, b| score(*b).partial_cmp(&score(*a)).unwrap_or(std::cmp::Ordering::Equal)); // stable: lowest id first
+        let (ids, weights) = (&mut ids[t * k..][..k], &mut weights[t * k..][..k]);
+        for (rank, e) in order[..k].iter().enumerate() {
+            (ids[rank], weights[rank]) = (*e as u32, p[*e]);
+        }
+        if router.gate == Gate::SoftmaxTopK {
+            softmax(weights, k);
+        }
+        match router.renormalize {
+            Renormalize::No => {}
+            Renormalize::Yes => scale(weights, 1.0 / max(weights.iter().fold(0.0, |sum, w| sum + w), LEAST_SUM)),
+        }
+        scale(weights, router.scale);
+    }
+}
+
+/// Weights of experts are divided by no less: 2⁻¹⁴, the smallest normal half, as llama.cpp has it.
+pub(crate) const LEAST_SUM: f32 = 1.0 / 16384.0;
+
+/// `out[t] = Σ weights[t, rank] · y[t·k + rank]`: from 0, one fma chain, ranks ascending.
+pub fn combine(y: &[f32], weights: &[f32], k: usize, width: usize, out: &mut [f32]) {
+    for (t, out) in out.chunks_exact_mut(width).enumerate() {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = (t * k..(t + 1) * k).fold(0.0, |sum, slot| weights[slot].mul_add(y[slot * width + i], sum));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The operations between the matrix products: norms, sums, activations, rotary positions, softmax, routing.
+//!
+//! Arrays are row-major; shapes in brackets. What each computes, to the bit, is written in [`crate::naive::ops`].
+
+mod elementwise;
+mod norm;
+mod rope;
+mod route;
+
+pub use elementwise::{activate, add, add_bias, glu, scale, softcap};
+pub use norm::{layer_norm, rms_norm, rms_norm_in_place, softmax};
+pub use rope::{rope, trig};
+pub use route::{combine, group_by_expert, route};
+
+/// The non-linear function of a feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// x·σ(x)
+    Silu,
+    /// x·½(1 + tanh(√(2/π)(x + 0.044715 x³)))
+    GeluTanh,
+    /// x·Φ(x), by the error function.
+    Gelu,
+    /// max(x, 0)
+    Relu,
+    /// max(x, 0)²
+    ReluSquared,
+}
+
+impl Activation {
+    /// All of them, for tables and tests.
+    pub const ALL: [Activation; 5] = [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::Relu, Activation::ReluSquared];
+}
+
+/// Which channels of a head a rotation turns together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pairing {
+    /// 2i and 2i + 1, as in the RoPE paper (ggml: norm).
+    Adjacent,
+    /// i and i + rotary/2 (ggml: neox).
+    Halves,
+}
+
+/// How a router makes probabilities of its logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gate {
+    /// Softmax over all experts, then the best k.
+    Softmax,
+    /// The best k, then softmax over them.
+    SoftmaxTopK,
+    /// A sigmoid for each, then the best k.
+    Sigmoid,
+}
+
+/// Whether the weights of the chosen experts are divided by their sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Renormalize {
+    /// They stay as they are.
+    No,
+    /// They sum to one.
+    Yes,
+}
+
+/// How tokens choose experts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Router {
+    /// Logits to probabilities.
+    pub gate: Gate,
+    /// Experts for each token.
+    pub k: usize,
+    /// What becomes of the sum of weights.
+    pub renormalize: Renormalize,
+    /// Every weight is multiplied by it at the end.
+    pub scale: f32,
+}
+
+/// Elements for which a second thread pays.
+const GRAIN: usize = 8192;
+
+/// Elements of a piece of `len`: whole rows of `width`, enough of them to be worth a thread, few enough to go round.
+fn piece(cpu: crate::Cpu<'_>, len: usize, width: usize) -> usize {
+    let rows = len / width.max(1);
+    let least = GRAIN.div_ceil(width.max(1));
+    let fair = rows.div_ceil(4 * cpu.threads());
+    (if cpu.threads() == 1 { rows } else { fair.max(least) }).max(1) * width.max(1)
+}

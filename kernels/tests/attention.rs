@@ -1,0 +1,223 @@
+//! Attention equals its definition bit for bit: every level, number of threads, shape, and way to feed the context.
+
+use hob_kernels::attention::{Attend, KvStore, KvType, Lane, Window, attend};
+use hob_kernels::naive::attention::Context;
+use hob_kernels::{Cpu, Level, Pool, naive};
+
+/// Numbers within ±1.
+fn numbers(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+struct Case {
+    heads: usize,
+    kv_heads: usize,
+    key_dim: usize,
+    value_dim: usize,
+    types: (KvType, KvType),
+    softcap: Option<f32>,
+    window: Window,
+    positions: usize,
+    /// Queries before this position are left out.
+    from: usize,
+}
+
+const PLAIN: Case = Case {
+    heads: 2,
+    kv_heads: 1,
+    key_dim: 16,
+    value_dim: 16,
+    types: (KvType::F16, KvType::F16),
+    softcap: None,
+    window: Window::None,
+    positions: 150,
+    from: 0,
+};
+
+fn cases() -> Vec<Case> {
+    use KvType::{F16, F32};
+    let mut cases = Vec::new();
+    for (heads, kv_heads, key_dim, value_dim) in [
+        (1, 1, 8, 8),
+        (3, 1, 20, 20),
+        (4, 2, 40, 40),
+        (5, 1, 64, 64),
+        (8, 2, 80, 80),
+        (6, 1, 96, 96),
+        (7, 1, 128, 128),
+        (2, 2, 24, 16),
+        (9, 1, 36, 64),
+        (16, 1, 256, 256),
+    ] {
+        cases.push(Case { heads, kv_heads, key_dim, value_dim, positions: 130, ..PLAIN });
+    }
+    for types in [(F16, F32), (F32, F16), (F32, F32)] {
+        cases.push(Case { types, heads: 4, kv_heads: 2, ..PLAIN });
+    }
+    for window in [1, 7, 64, 100] {
+        cases.push(Case { window: Window::Sliding(window), softcap: Some(3.0), ..PLAIN });
+    }
+    // Several chunks, whole and windowed.
+    cases.push(Case { positions: 2100, from: 2040, ..PLAIN });
+    cases.push(Case { positions: 2100, from: 1990, window: Window::Sliding(1030), softcap: Some(20.0), ..PLAIN });
+    cases
+}
+
+impl Case {
+    fn attend(&self) -> Attend {
+        Attend { heads: self.heads, scale: 1.0 / (self.key_dim as f32).sqrt() * 3.0, softcap: self.softcap, window: self.window }
+    }
+
+    fn name(&self) -> String {
+        let Case { heads, kv_heads, key_dim, value_dim, types, softcap, window, positions, from } = self;
+        format!("{heads}/{kv_heads} heads of {key_dim}, {value_dim}; {types:?} {softcap:?} {window:?}; {from}..{positions}")
+    }
+
+    /// Queries of every position, keys, values.
+    fn data(&self) -> [Vec<f32>; 3] {
+        let n = self.positions;
+        [
+            numbers(n * self.heads * self.key_dim, 1),
+            numbers(n * self.kv_heads * self.key_dim, 2),
+            numbers(n * self.kv_heads * self.value_dim, 3),
+        ]
+    }
+
+    fn expected(&self) -> Vec<f32> {
+        let [q, k, v] = self.data();
+        let k: Vec<f32> = k.iter().map(|x| self.types.0.round(*x)).collect();
+        let v: Vec<f32> = v.iter().map(|x| self.types.1.round(*x)).collect();
+        let context = Context { k: &k, v: &v, kv_heads: self.kv_heads, key_dim: self.key_dim, value_dim: self.value_dim };
+        let mut out = vec![0.0; (self.positions - self.from) * self.heads * self.value_dim];
+        naive::attention::attend(&self.attend(), context, &q[self.from * self.heads * self.key_dim..], self.from, &mut out);
+        out
+    }
+
+    /// The context fed in runs of `run` positions.
+    fn found(&self, cpu: Cpu<'_>, run: usize) -> Vec<f32> {
+        let [q, k, v] = self.data();
+        let mut store = KvStore::new(self.types.0, self.types.1, self.kv_heads, self.key_dim, self.value_dim, self.positions).unwrap();
+        let mut out = vec![0.0; (self.positions - self.from) * self.heads * self.value_dim];
+        let (qw, kw, vw) = (self.heads * self.key_dim, self.kv_heads * self.key_dim, self.kv_heads * self.value_dim);
+        let mut at = 0;
+        while at < self.positions {
+            let n = if at < self.from { self.from - at } else { run.min(self.positions - at) };
+            store.write(cpu, at, &k[at * kw..(at + n) * kw], &v[at * vw..(at + n) * vw]);
+            if at >= self.from {
+                let rows = (at - self.from) * self.heads * self.value_dim..(at + n - self.from) * self.heads * self.value_dim;
+                let lanes = [Lane { store: &store, position: at, tokens: n }];
+                attend(cpu, &self.attend(), &q[at * qw..(at + n) * qw], &lanes, &mut out[rows]);
+            }
+            at += n;
+        }
+        out
+    }
+}
+
+#[track_caller]
+fn equal(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!(f.to_bits() == e.to_bits(), "{what}: element {i} is {f:e}, expected {e:e}");
+    }
+}
+
+#[test]
+fn every_shape_level_and_number_of_threads() {
+    for case in cases() {
+        let expected = case.expected();
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            for level in Level::available() {
+                for run in [case.positions, 1, 7, 64, 100] {
+                    let what = format!("{} fed by {run}, {level}, {threads} threads", case.name());
+                    equal(&case.found(Cpu::new(level, &pool), run), &expected, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn lanes_of_a_batch_do_not_see_each_other() {
+    let case = Case { heads: 4, kv_heads: 2, ..PLAIN };
+    let expected = case.expected();
+    let [q, k, v] = case.data();
+    let (qw, ow) = (case.heads * case.key_dim, case.heads * case.value_dim);
+    let pool = Pool::new(2);
+    for level in Level::available() {
+        let cpu = Cpu::new(level, &pool);
+        let mut store = KvStore::new(KvType::F16, KvType::F16, 2, 16, 16, case.positions).unwrap();
+        store.write(cpu, 0, &k, &v);
+        // (position, tokens) of each lane, all of one store, which is read only
+        let runs = [(149, 1), (0, 1), (70, 30), (64, 0), (10, 140), (3, 2)];
+        let lanes: Vec<_> = runs.iter().map(|(position, tokens)| Lane { store: &store, position: *position, tokens: *tokens }).collect();
+        let (mut queries, mut rows) = (Vec::new(), Vec::new());
+        for (position, tokens) in runs {
+            queries.extend_from_slice(&q[position * qw..(position + tokens) * qw]);
+            rows.extend_from_slice(&expected[position * ow..(position + tokens) * ow]);
+        }
+        let mut out = vec![0.0; rows.len()];
+        attend(cpu, &case.attend(), &queries, &lanes, &mut out);
+        equal(&out, &rows, &format!("a batch, {level}"));
+    }
+}
+
+#[test]
+fn what_is_masked_is_not_multiplied() {
+    let pool = Pool::new(1);
+    for level in Level::available() {
+        let cpu = Cpu::new(level, &pool);
+        let case = Case { window: Window::Sliding(20), ..PLAIN };
+        let [q, mut k, mut v] = case.data();
+        let mut store = KvStore::new(KvType::F32, KvType::F32, 1, 16, 16, case.positions).unwrap();
+        let (mut clean, mut dirty) = (vec![0.0; 32], vec![0.0; 32]);
+        let (at, qw) = (90, 32);
+        store.write(cpu, 0, &k, &v);
+        let query = &q[at * qw..(at + 1) * qw];
+        attend(cpu, &case.attend(), query, &[Lane { store: &store, position: at, tokens: 1 }], &mut clean);
+        for p in (0..case.positions).filter(|p| *p > at || *p + 20 <= at) {
+            k[p * 16..(p + 1) * 16].fill([f32::NAN, f32::INFINITY][p % 2]);
+            v[p * 16..(p + 1) * 16].fill([f32::INFINITY, f32::NAN][p % 2]);
+        }
+        store.write(cpu, 0, &k, &v);
+        attend(cpu, &case.attend(), query, &[Lane { store: &store, position: at, tokens: 1 }], &mut dirty);
+        equal(&dirty, &clean, &format!("garbage outside the window, {level}"));
+    }
+}
+
+#[test]
+fn attention_is_near_the_truth() {
+    let case = Case { positions: 1500, from: 1490, ..PLAIN };
+    let [q, k, v] = case.data();
+    let found = case.expected();
+    let attend = case.attend();
+    for (row, out) in found.chunks(16).enumerate() {
+        let (at, head) = (case.from + row / 2, row % 2);
+        let q = &q[(at * 2 + head) * 16..][..16];
+        let half = |x: f32| f64::from(KvType::F16.round(x));
+        let score = |p: usize| (0..16).map(|d| f64::from(q[d]) * half(k[p * 16 + d])).sum::<f64>() * f64::from(attend.scale);
+        let e: Vec<f64> = (0..=at).map(|p| score(p).exp()).collect();
+        let sum: f64 = e.iter().sum();
+        for (d, out) in out.iter().enumerate() {
+            let truth = e.iter().enumerate().map(|(p, e)| e * half(v[p * 16 + d])).sum::<f64>() / sum;
+            assert!((f64::from(*out) - truth).abs() < 1e-6, "row {row}, channel {d}: {out}, truly {truth}");
+        }
+    }
+}
+
+#[test]
+fn a_store_too_large_is_an_error() {
+    for capacity in [usize::MAX, usize::MAX / 128, 1 << 55] {
+        assert!(KvStore::new(KvType::F16, KvType::F16, 8, 128, 128, capacity).is_err(), "{capacity} positions");
+    }
+    let store = KvStore::new(KvType::F16, KvType::F32, 2, 8, 4, 65).unwrap();
+    assert_eq!((store.capacity(), store.bytes()), (128, 128 * 2 * (8 * 2 + 4 * 4)));
+}

@@ -1,0 +1,231 @@
+//! Every level and number of threads gives the bits of `naive`, and `naive` is near the true functions.
+
+use hob_kernels::ops::{self, Activation, Gate, Pairing, Renormalize, Router};
+use hob_kernels::{Cpu, Level, Pool, naive};
+
+/// Numbers in about ±`spread`, some of them tiny, zero or large.
+fn numbers(n: usize, seed: u64, spread: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..n)
+        .map(|i| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let x = (state >> 40) as f32 / (1 << 23) as f32 - 1.0;
+            match i % 97 {
+                13 => x * 1e-42,
+                29 => x.signum() * 0.0,
+                71 => x * spread * 30.0,
+                _ => x * spread,
+            }
+        })
+        .collect()
+}
+
+/// Calls `f` for every level and some numbers of threads.
+fn everywhere(f: impl Fn(Cpu<'_>)) {
+    for threads in [1, 3] {
+        let pool = Pool::new(threads);
+        Level::available().for_each(|level| f(Cpu::new(level, &pool)));
+    }
+}
+
+#[track_caller]
+fn equal(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!(f.to_bits() == e.to_bits() || (f.is_nan() && e.is_nan()), "{what}: element {i} is {f:e}, expected {e:e}");
+    }
+}
+
+/// Rows and widths: whole vectors, ragged ends, less than a vector, and enough for threads.
+const SHAPES: [(usize, usize); 9] = [(1, 1), (3, 7), (2, 16), (5, 33), (2, 100), (1, 896), (1, 20_001), (70, 576), (300, 128)];
+
+#[test]
+fn norms_and_softmax() {
+    for (rows, width) in SHAPES {
+        let x = numbers(rows * width, 1, 3.0);
+        let (weight, bias) = (numbers(width, 2, 1.0), numbers(width, 3, 1.0));
+        let what = format!("[{rows}, {width}]");
+        for weight in [None, Some(&weight[..])] {
+            let mut expected = vec![0.0; x.len()];
+            naive::ops::rms_norm(&x, weight, 1e-6, width, &mut expected);
+            everywhere(|cpu| {
+                let (mut out, mut place) = (vec![0.0; x.len()], x.clone());
+                ops::rms_norm(cpu, &x, weight, 1e-6, width, &mut out);
+                ops::rms_norm_in_place(cpu, &mut place, weight, 1e-6, width);
+                equal(&out, &expected, &format!("rms_norm {what} {}", cpu.level));
+                equal(&place, &expected, &format!("rms_norm_in_place {what} {}", cpu.level));
+            });
+        }
+        for bias in [None, Some(&bias[..])] {
+            let mut expected = vec![0.0; x.len()];
+            naive::ops::layer_norm(&x, &weight, bias, 1e-5, width, &mut expected);
+            everywhere(|cpu| {
+                let mut out = vec![0.0; x.len()];
+                ops::layer_norm(cpu, &x, &weight, bias, 1e-5, width, &mut out);
+                equal(&out, &expected, &format!("layer_norm {what} {}", cpu.level));
+            });
+        }
+        let mut expected = x.clone();
+        naive::ops::softmax(&mut expected, width);
+        everywhere(|cpu| {
+            let mut out = x.clone();
+            ops::softmax(cpu, &mut out, width);
+            equal(&out, &expected, &format!("softmax {what} {}", cpu.level));
+        });
+    }
+}
+
+#[test]
+fn elementwise() {
+    for (rows, width) in SHAPES {
+        let (x, y) = (numbers(rows * width, 4, 5.0), numbers(rows * width, 5, 5.0));
+        let bias = &y[..width];
+        type InPlace<'a> = (&'static str, &'a dyn Fn(&mut [f32]), &'a dyn Fn(Cpu<'_>, &mut [f32]));
+        let table: [InPlace<'_>; 4] = [
+            ("add", &|x| naive::ops::add(x, &y), &|cpu, x| ops::add(cpu, x, &y)),
+            ("add_bias", &|x| naive::ops::add_bias(x, bias), &|cpu, x| ops::add_bias(cpu, x, bias)),
+            ("scale", &|x| naive::ops::scale(x, 0.3), &|cpu, x| ops::scale(cpu, x, 0.3)),
+            ("softcap", &|x| naive::ops::softcap(x, 30.0), &|cpu, x| ops::softcap(cpu, x, 30.0)),
+        ];
+        for (name, meaning, op) in table {
+            let mut expected = x.clone();
+            meaning(&mut expected);
+            everywhere(|cpu| {
+                let mut out = x.clone();
+                op(cpu, &mut out);
+                equal(&out, &expected, &format!("{name} [{rows}, {width}] {}", cpu.level));
+            });
+        }
+        for act in Activation::ALL {
+            let (mut expected, mut activated) = (vec![0.0; x.len()], x.clone());
+            naive::ops::glu(act, &x, &y, &mut expected);
+            naive::ops::activate(act, &mut activated);
+            everywhere(|cpu| {
+                let (mut out, mut place) = (vec![0.0; x.len()], x.clone());
+                ops::glu(cpu, act, &x, &y, &mut out);
+                ops::activate(cpu, act, &mut place);
+                equal(&out, &expected, &format!("glu {act:?} [{rows}, {width}] {}", cpu.level));
+                equal(&place, &activated, &format!("activate {act:?} [{rows}, {width}] {}", cpu.level));
+            });
+        }
+    }
+}
+
+#[test]
+fn rotations() {
+    for (tokens, heads, head_dim, rotary) in [(1, 1, 2, 2), (3, 2, 8, 8), (2, 3, 20, 10), (5, 4, 80, 32), (40, 8, 128, 128), (3, 2, 6, 0)] {
+        let x = numbers(tokens * heads * head_dim, 6, 2.0);
+        let angles: Vec<f32> = (0..tokens * rotary / 2).map(|i| i as f32 * 1.7 % 4000.0).collect();
+        let (mut cos, mut sin) = (angles.clone(), angles.clone());
+        ops::trig(&angles, &mut cos, &mut sin);
+        for (i, angle) in angles.iter().enumerate() {
+            let (s, c) = f64::from(*angle).sin_cos();
+            assert!((f64::from(cos[i]) - c).abs() < 1e-7 && (f64::from(sin[i]) - s).abs() < 1e-7, "trig of {angle}");
+        }
+        for pairing in [Pairing::Adjacent, Pairing::Halves] {
+            let mut expected = x.clone();
+            naive::ops::rope(&mut expected, heads, head_dim, rotary, pairing, &cos, &sin);
+            everywhere(|cpu| {
+                let mut out = x.clone();
+                ops::rope(cpu, &mut out, heads, head_dim, rotary, pairing, &cos, &sin);
+                equal(&out, &expected, &format!("rope {pairing:?} {heads}×{head_dim} ({rotary}) {}", cpu.level));
+            });
+        }
+    }
+}
+
+#[test]
+fn routing() {
+    for (tokens, experts, k) in [(1, 1, 1), (3, 4, 2), (5, 60, 4), (200, 128, 8), (2, 9, 9)] {
+        let mut logits = numbers(tokens * experts, 7, 4.0);
+        if experts > 2 {
+            logits[2] = logits[0]; // a tie
+        }
+        let bias = numbers(experts, 8, 0.5);
+        for gate in [Gate::Softmax, Gate::SoftmaxTopK, Gate::Sigmoid] {
+            for (renormalize, scale, bias) in [(Renormalize::Yes, 1.0, None), (Renormalize::No, 2.5, Some(&bias[..]))] {
+                let router = Router { gate, k, renormalize, scale };
+                let (mut expected, mut weights) = (vec![0; tokens * k], vec![0.0; tokens * k]);
+                naive::ops::route(&logits, experts, &router, bias, &mut expected, &mut weights);
+                everywhere(|cpu| {
+                    let (mut ids, mut out) = (vec![0; tokens * k], vec![0.0; tokens * k]);
+                    ops::route(cpu, &logits, experts, &router, bias, &mut ids, &mut out);
+                    assert_eq!(ids, expected, "{router:?} {}", cpu.level);
+                    equal(&out, &weights, &format!("{router:?} {}", cpu.level));
+                });
+
+                let (mut offsets, mut slots) = (vec![9; 3], vec![9; 3]);
+                ops::group_by_expert(&expected, experts, &mut offsets, &mut slots);
+                let mut stable: Vec<u32> = (0..expected.len() as u32).collect();
+                stable.sort_by_key(|slot| expected[*slot as usize]);
+                assert_eq!(slots, stable);
+                for e in 0..experts {
+                    assert!(slots[offsets[e] as usize..offsets[e + 1] as usize].iter().all(|slot| expected[*slot as usize] == e as u32));
+                }
+            }
+        }
+        let (width, weights) = (50, numbers(tokens * k, 9, 1.0));
+        let y = numbers(tokens * k * width, 10, 2.0);
+        let mut expected = vec![0.0; tokens * width];
+        naive::ops::combine(&y, &weights, k, width, &mut expected);
+        everywhere(|cpu| {
+            let mut out = vec![1.0; tokens * width];
+            ops::combine(cpu, &y, &weights, k, width, &mut out);
+            equal(&out, &expected, &format!("combine of {k} {}", cpu.level));
+        });
+    }
+}
+
+#[test]
+fn a_tie_goes_to_the_lowest_id_and_nan_to_nobody() {
+    let pool = Pool::new(1);
+    let router = Router { gate: Gate::SoftmaxTopK, k: 3, renormalize: Renormalize::No, scale: 1.0 };
+    let (mut ids, mut weights) = ([0; 3], [0.0; 3]);
+    let logits = [1.0, 2.0, f32::NAN, 2.0, 1.0, 0.0];
+    ops::route(Cpu::new(Level::best(), &pool), &logits, 6, &router, None, &mut ids, &mut weights);
+    assert_eq!(ids, [1, 3, 0]);
+    assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+}
+
+/// Largest errors against f64, in units in the last place of the result, or of `floor` where the result is smaller.
+fn worst(from: f32, to: f32, floor: f64, ours: fn(f32) -> f32, truth: fn(f64) -> f64) -> f64 {
+    let steps = 200_000;
+    let point = |i| from + (to - from) * i as f32 / steps as f32;
+    (0..=steps).map(point).fold(0.0, |worst: f64, x| {
+        let truth = truth(f64::from(x));
+        let ulp = truth.abs().max(floor).log2().floor().exp2() * f64::from(f32::EPSILON);
+        worst.max((f64::from(ours(x)) - truth).abs() / ulp)
+    })
+}
+
+#[test]
+fn elementary_functions_are_near_the_truth() {
+    use naive::math::{exp, gelu, gelu_tanh, silu, tanh};
+    fn gelu_tanh_64(x: f64) -> f64 {
+        0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+    }
+    let silu_64 = |x: f64| x / (1.0 + (-x).exp());
+    let gelu_64 = |x: f64| 0.5 * x * libm::erfc(-x / std::f64::consts::SQRT_2);
+    type Row = (&'static str, f32, f32, f64, fn(f32) -> f32, fn(f64) -> f64, f64);
+    let table: [Row; 10] = [
+        ("exp", -86.9, 0.0, 0.0, exp, f64::exp, 1.0),
+        ("tanh", -12.0, 12.0, 0.0, tanh, f64::tanh, 2.0),
+        ("tanh near 0", -1e-3, 1e-3, 1e-30, tanh, f64::tanh, 1.0),
+        ("silu", -20.0, 20.0, 1e-30, silu, silu_64, 3.0),
+        ("silu far", -80.0, 80.0, 1e-30, silu, silu_64, 3.0),
+        ("gelu_tanh", -1.0, 10.0, 1e-30, gelu_tanh, gelu_tanh_64, 4.0),
+        ("gelu_tanh left", -8.0, -1.0, 1.0, gelu_tanh, gelu_tanh_64, 1.0),
+        ("gelu", -1.0, 10.0, 1e-30, gelu, gelu_64, 4.0),
+        ("gelu left", -12.0, -1.0, 1.0, gelu, gelu_64, 1.0),
+        ("gelu far", 12.0, 1000.0, 1e-30, gelu, gelu_64, 0.5),
+    ];
+    for (name, from, to, floor, ours, truth, most) in table {
+        let found = worst(from, to, floor, ours, truth);
+        println!("{name}: {found:.2} ulp");
+        assert!(found <= most, "{name}: off by {found:.2} units in the last place, expected at most {most}");
+    }
+    assert_eq!((exp(0.0), exp(-87.5), exp(f32::NEG_INFINITY), tanh(f32::INFINITY)), (1.0, 0.0, 0.0, 1.0));
+    assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan() && silu(f32::NAN).is_nan() && gelu(f32::NAN).is_nan());
+}
