@@ -7,6 +7,7 @@ pub mod gguf;
 pub mod model;
 pub mod sampler;
 pub mod template;
+pub mod tokenizer;
 
 pub use chat::{Chat, Reply};
 pub use error::{Error, Fault, Result};
