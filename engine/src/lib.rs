@@ -5,6 +5,7 @@ pub mod error;
 pub mod generate;
 pub mod gguf;
 pub mod model;
+pub mod perplexity;
 pub mod sampler;
 pub mod template;
 pub mod tokenizer;
