@@ -1,7 +1,30 @@
-//! Chat templates: from messages to the text of a prompt, as transformers renders it.
+//! Chat templates: from messages to the text of a prompt, exactly as transformers' `apply_chat_template` renders it.
+//!
+//! A GGUF file carries its template as Jinja source (`tokenizer.chat_template`). It is run by minijinja with the settings of
+//! transformers (`trim_blocks`, `lstrip_blocks`, loop controls, the `generation` tag) and the Python around it: methods of
+//! strings, lists and dicts, `str` of any value, `json.dumps`, `strftime_now`, `raise_exception`. Lists and dicts cannot be changed,
+//! as in transformers' sandbox. The source is the file's, so it runs on a limited amount of fuel.
+
+mod builtin;
+mod clock;
+mod dialect;
+mod json;
+mod python;
 
 use crate::error::{Error, Fault, Result};
-use serde_json::Value as Json;
+use builtin::BUILTINS;
+use clock::Moment;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, Value};
+use serde_json::{Map, Value as Json};
+use std::error::Error as _;
+use std::fmt;
+use std::sync::Arc;
+
+/// Instructions that a rendering may take: a long conversation takes some hundred thousand.
+const FUEL: u64 = 20_000_000;
+/// Bytes that a template's source may have; the longest known has 30 thousand.
+const LONGEST: usize = 1 << 20;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,19 +68,103 @@ impl Message {
     }
 }
 
-/// A chat template, ready to render.
+/// Whether the prompt ends with the opening of the model's turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// It does: the model is to speak next.
+    #[default]
+    Open,
+    /// It ends with the last message.
+    Closed,
+}
+
+/// What a template is rendered from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Prompt<'a> {
+    /// The conversation.
+    pub messages: &'a [Message],
+    /// How it ends.
+    pub turn: Turn,
+    /// Text of the token that begins a text.
+    pub bos: &'a str,
+    /// Text of the token that ends one.
+    pub eos: &'a str,
+    /// More variables, as `enable_thinking`.
+    pub variables: Option<&'a Map<String, Json>>,
+}
+
+/// A chat template, ready to render. Cloning shares it.
 #[derive(Clone)]
 pub struct ChatTemplate {
-    source: String,
+    env: Arc<Environment<'static>>,
+    source: Arc<str>,
+}
+
+impl fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatTemplate").field("source", &self.source).finish_non_exhaustive()
+    }
 }
 
 impl ChatTemplate {
     /// Compiles Jinja source.
     ///
+    /// ```
+    /// use hob::template::{ChatTemplate, Message, Prompt, Role};
+    /// let template = ChatTemplate::from_source("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>")?;
+    /// let messages = [Message::new(Role::User, "Hello")];
+    /// assert_eq!(template.render(&Prompt { messages: &messages, ..Prompt::default() })?, "<user>Hello<assistant>");
+    /// # Ok::<(), hob::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Template`] where it is not a template.
     pub fn from_source(source: &str) -> Result<ChatTemplate> {
-        Ok(ChatTemplate { source: source.to_owned() })
+        if source.len() > LONGEST {
+            return Err(Error::Template(Fault::at("chat template").expected(format!("at most {LONGEST} bytes")).found(source.len())));
+        }
+        let mut env = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| fault(&e))?;
+        env.set_syntax(syntax);
+        env.set_fuel(Some(FUEL));
+        env.set_debug(false);
+        python::install(&mut env);
+        env.add_template_owned(NAME, dialect::translate(source)).map_err(|e| fault(&e))?;
+        Ok(ChatTemplate { env: Arc::new(env), source: source.into() })
+    }
+
+    /// A template that hob knows by itself: `chatml`, `llama3`, `gemma`, `phi3`, `mistral`, `zephyr` or `llama2`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for another name.
+    pub fn named(name: &str) -> Result<ChatTemplate> {
+        match BUILTINS.iter().find(|b| b.name == name) {
+            Some(builtin) => ChatTemplate::from_source(builtin.source),
+            None => {
+                let names: Vec<_> = BUILTINS[..BUILTINS.len() - 1].iter().map(|b| b.name).collect();
+                Err(Error::Input(Fault::at("chat template").expected(names.join(", ")).found(format!("`{name}`"))))
+            }
+        }
+    }
+
+    /// A template for a file that brings none, by its vocabulary, and the sentence that says so.
+    pub fn guess<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Result<(ChatTemplate, String)> {
+        let mut seen = [0u32; BUILTINS.len()];
+        for token in tokens {
+            for (bits, builtin) in seen.iter_mut().zip(&BUILTINS) {
+                if let Some(i) = builtin.tokens.iter().position(|t| *t == token) {
+                    *bits |= 1 << i;
+                }
+            }
+        }
+        let fits = |(bits, builtin): &(u32, &Builtin)| bits.count_ones() as usize == builtin.tokens.len();
+        let chosen = seen.into_iter().zip(&BUILTINS).find(fits).map_or(&BUILTINS[0], |(_, builtin)| builtin);
+        let reason = match chosen.tokens.first() {
+            Some(token) => format!("as its vocabulary has {token}"),
+            None => "which may not suit this model".to_owned(),
+        };
+        let notice = format!("the file has no chat template: using hob's own `{}`, {reason}", chosen.name);
+        Ok((ChatTemplate::from_source(chosen.source)?, notice))
     }
 
     /// The Jinja source.
@@ -65,13 +172,89 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// The text of a prompt.
+    ///
+    /// # Errors
+    /// [`Error::Template`] where the template refuses the conversation, fails on it or takes too long.
+    pub fn render(&self, prompt: &Prompt<'_>) -> Result<String> {
+        let turn = |m: &Message| Value::from_pairs([("role", m.role.name()), ("content", &m.content)]);
+        let mut variables = vec![
+            ("messages".to_owned(), prompt.messages.iter().map(turn).collect::<Value>()),
+            ("add_generation_prompt".to_owned(), Value::from(prompt.turn == Turn::Open)),
+            ("bos_token".to_owned(), Value::from(prompt.bos)),
+            ("eos_token".to_owned(), Value::from(prompt.eos)),
+            ("tools".to_owned(), Value::from(())),
+            ("documents".to_owned(), Value::from(())),
+        ];
+        variables.extend(prompt.variables.into_iter().flatten().map(|(name, value)| (name.clone(), json::value(value))));
+        self.run(variables, Moment::now())
+    }
+
     /// Renders one case as `hob template --json` takes it: an object with `messages`, and where wanted `tools`, `kwargs` (more
     /// variables), `add_generation_prompt`, `bos_token`, `eos_token`, `now` (`2026-01-02T03:04:05`, for `strftime_now`).
     ///
     /// # Errors
-    /// [`Error::Template`] where the template refuses the conversation or fails on it; [`Error::Input`] for a case that is no case.
+    /// [`Error::Template`] where the template refuses the conversation or fails on it; [`Error::Input`] for a case that is none.
     pub fn render_case(&self, case: &Json) -> Result<String> {
-        let _ = case;
-        Err(Error::Unsupported(Fault::at("chat template").found("not built yet")))
+        let wrong = |expected: &str, found: &Json| Error::Input(Fault::at("template case").expected(expected).found(found));
+        let case = case.as_object().ok_or_else(|| wrong("an object with `messages`", case))?;
+        if !case.get("messages").is_some_and(Json::is_array) {
+            return Err(wrong("an array `messages`", case.get("messages").unwrap_or(&Json::Null)));
+        }
+        let mut now = Moment::now();
+        let mut variables = vec![
+            ("tools".to_owned(), Value::from(())),
+            ("documents".to_owned(), Value::from(())),
+            ("add_generation_prompt".to_owned(), Value::from(false)),
+        ];
+        for (name, value) in case {
+            match name.as_str() {
+                "now" => {
+                    let moment = value.as_str().and_then(Moment::parse);
+                    now = moment.ok_or_else(|| wrong("`now` like 2026-01-02T03:04:05", value))?;
+                }
+                "template" | "case" => {}
+                "kwargs" => {
+                    let more = value.as_object().ok_or_else(|| wrong("an object `kwargs`", value))?;
+                    variables.extend(more.iter().map(|(name, value)| (name.clone(), json::value(value))));
+                }
+                _ => variables.push((name.clone(), json::value(value))),
+            }
+        }
+        self.run(variables, now)
+    }
+
+    fn run(&self, mut variables: Vec<(String, Value)>, now: Moment) -> Result<String> {
+        variables.push(("strftime_now".to_owned(), Value::from_function(move |format: &str| now.format(format))));
+        let template = self.env.get_template(NAME).map_err(|e| fault(&e))?;
+        template.render(Value::from_pairs(variables)).map_err(|e| fault(&e))
     }
 }
+
+/// The template's name inside its environment; without an extension, so that nothing is escaped.
+const NAME: &str = "chat template";
+
+use builtin::Builtin;
+
+/// What minijinja says, as hob's error: the words of `raise_exception` alone where the template raised it.
+fn fault(error: &minijinja::Error) -> Error {
+    let mut cause = error;
+    while let Some(inner) = cause.source().and_then(|e| e.downcast_ref::<minijinja::Error>()) {
+        cause = inner;
+    }
+    let raised = cause.source().is_some_and(|e| e.is::<python::Raised>());
+    let place = match cause.line() {
+        Some(line) if !raised => format!("{NAME}, line {line}"),
+        Some(_) | None => NAME.to_owned(),
+    };
+    let found = match (cause.kind(), cause.detail()) {
+        (_, Some(detail)) if raised => detail.to_owned(),
+        (ErrorKind::OutOfFuel, _) => "it does not come to an end".to_owned(),
+        (kind, Some(detail)) => format!("{kind}: {detail}"),
+        (kind, None) => kind.to_string(),
+    };
+    Error::Template(Fault::at(place).found(found))
+}
+
+#[cfg(test)]
+mod tests;
