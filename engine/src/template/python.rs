@@ -99,8 +99,9 @@ impl Object for Generator {
 }
 
 fn lazily(state: &mut State, filter: &str, args: &[Value]) -> Result<Value, Error> {
-    if let Some(first) = args.first() {
-        each(first.clone())?;
+    // Jinja looks at nothing that is false, so None passes here.
+    if args.first().is_some_and(|first| !first.is_true()) {
+        return Ok(Value::from_object(Generator(Vec::new())));
     }
     let items = state.apply_filter(filter, args)?;
     Ok(Value::from_object(Generator(items.try_iter()?.collect())))
