@@ -12,11 +12,7 @@ pub(super) struct Builtin {
 
 /// The last row fits everything.
 pub(super) const BUILTINS: [Builtin; 8] = [
-    Builtin {
-        name: "chatml",
-        tokens: &["<|im_start|>", "<|im_end|>"],
-        source: CHATML,
-    },
+    Builtin { name: "chatml", tokens: &["<|im_start|>", "<|im_end|>"], source: CHATML },
     Builtin {
         name: "llama3",
         tokens: &["<|start_header_id|>", "<|eot_id|>"],
@@ -37,11 +33,7 @@ pub(super) const BUILTINS: [Builtin; 8] = [
         source: "{% for m in messages %}<|{{ m.role }}|>{{ '\n' ~ m.content ~ '<|end|>\n' }}{% endfor %}\
                  {% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
     },
-    Builtin {
-        name: "mistral",
-        tokens: &["[INST]", "[/INST]"],
-        source: INST,
-    },
+    Builtin { name: "mistral", tokens: &["[INST]", "[/INST]"], source: INST },
     Builtin {
         name: "zephyr",
         tokens: &["<|user|>", "<|assistant|>"],
@@ -55,11 +47,7 @@ pub(super) const BUILTINS: [Builtin; 8] = [
                  {% set ns.first = '<<SYS>>\n' ~ m.content ~ '\n<</SYS>>\n\n' %}{% elif m.role == 'assistant' %} {{ m.content | trim }} {{ eos_token }}\
                  {% else %}{{ bos_token }}[INST] {{ ns.first ~ (m.content | trim) }} [/INST]{% set ns.first = '' %}{% endif %}{% endfor %}",
     },
-    Builtin {
-        name: "chatml",
-        tokens: &[],
-        source: CHATML,
-    },
+    Builtin { name: "chatml", tokens: &[], source: CHATML },
 ];
 
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ '\n' ~ m.content ~ '<|im_end|>\n' }}{% endfor %}\

@@ -15,11 +15,7 @@ pub(super) fn translate(source: &str) -> String {
     while let Some(open) = next_tag(rest) {
         let (text, tag) = rest.split_at(open);
         out.push_str(text);
-        let close = if tag.starts_with("{#") {
-            tag.find("#}").map(|i| i + 2)
-        } else {
-            tag_end(tag)
-        };
+        let close = if tag.starts_with("{#") { tag.find("#}").map(|i| i + 2) } else { tag_end(tag) };
         let Some(close) = close else {
             rest = tag;
             break;
