@@ -1,1 +1,301 @@
-//! Instruction sets behind one trait.
+//! Instruction sets behind one trait: an operation is written once over [`Isa`] and stamped once per level.
+//!
+//! An [`Isa`] value is a token: it exists only where detection found its instructions, because only [`vectorize`] makes
+//! one, from a [`Level`]. An operation is a struct that implements [`Op`]; its `run` and everything it calls must be
+//! `#[inline(always)]`, so that the whole body lands in the one function that carries `#[target_feature]`. (Closures do
+//! not inherit that, so write loops.)
+//!
+//! ```text
+//! lanes     scalar 8   avx2 8   avxvnni 8   avx512 16   neon 4   neondot 4
+//! F         LANES f32                    I   LANES i32, or 4 bytes in each of LANES lanes
+//! ```
+//!
+//! Every method gives the same bits at every level, NaN payloads apart. What the hardware leaves open is settled here:
+//! `max(a, b)` is `a > b ? a : b`, sums go over fixed trees, `fma` is always fused.
+//!
+//! Ideas: pulp and rten-simd (tokens, stamping), Highway (lanes as an unknown constant).
+#![allow(unsafe_code)]
+
+mod rows;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod ymm;
+
+pub(crate) use rows::{Block, Rows};
+
+use crate::Level;
+use crate::level::Kind;
+
+/// An operation to be stamped for every level.
+pub(crate) trait Op {
+    /// What it gives back.
+    type Output;
+
+    /// The operation; `#[inline(always)]` in every implementation.
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// Runs `op` with the instructions of `level`.
+pub(crate) fn vectorize<O: Op>(level: Level, op: O) -> O::Output {
+    match level.kind() {
+        Kind::Scalar => op.run(scalar::Scalar),
+        // SAFETY (all): a `Level` of this kind exists only where detection found every feature that the callee enables.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => unsafe { ymm::run_avx2(op) },
+        #[cfg(target_arch = "x86_64")]
+        Kind::AvxVnni => unsafe { ymm::run_avxvnni(op) },
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => unsafe { ymm::run_avx2(op) },
+        #[cfg(target_arch = "x86_64")]
+        Kind::Neon | Kind::NeonDot => op.run(scalar::Scalar),
+        #[cfg(not(target_arch = "x86_64"))]
+        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 | Kind::Neon | Kind::NeonDot => op.run(scalar::Scalar),
+    }
+}
+
+/// An instruction set: vectors of [`Isa::LANES`] 32-bit lanes.
+///
+/// Slices given to `load*` and `store*` hold at least `LANES` elements (they panic otherwise); the `*_some` forms take
+/// any length.
+pub(crate) trait Isa: Copy + Send + Sync + 'static {
+    /// 32-bit lanes of a vector: 4, 8 or 16.
+    const LANES: usize;
+    /// `LANES` of f32.
+    type F: Copy;
+    /// `LANES` of i32, or of four bytes.
+    type I: Copy;
+    /// A truth value in each lane.
+    type M: Copy;
+    /// Running byte dot products of each lane, see [`Isa::dot`].
+    type Acc: Copy;
+
+    /// Calls `op` as a function of its own that has this instruction set's features: what is too big to be inlined.
+    fn vectorize<O: Op>(self, op: O) -> O::Output;
+
+    // ---- f32: constants, memory
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::F;
+    /// 0 in every lane.
+    #[inline(always)]
+    fn zero(self) -> Self::F {
+        self.splat(0.0)
+    }
+    /// The first `LANES` elements.
+    fn load(self, x: &[f32]) -> Self::F;
+    /// The first `min(len, LANES)` elements, zeros in the other lanes.
+    #[inline(always)]
+    fn load_some(self, x: &[f32]) -> Self::F {
+        let mut whole = [0f32; 16];
+        let n = x.len().min(Self::LANES);
+        whole[..n].copy_from_slice(&x[..n]);
+        self.load(&whole)
+    }
+    /// Writes the lanes to the first `LANES` elements.
+    fn store(self, v: Self::F, out: &mut [f32]);
+    /// Writes the first `min(len, LANES)` lanes.
+    #[inline(always)]
+    fn store_some(self, v: Self::F, out: &mut [f32]) {
+        let mut whole = [0f32; 16];
+        self.store(v, &mut whole);
+        let n = out.len().min(Self::LANES);
+        out[..n].copy_from_slice(&whole[..n]);
+    }
+    /// `LANES` halves, widened (exact).
+    fn load_f16(self, x: &[u16]) -> Self::F;
+    /// Rounds to halves, to nearest, ties to even.
+    fn store_f16(self, v: Self::F, out: &mut [u16]);
+    /// `LANES` bfloat16, widened (exact).
+    fn load_bf16(self, x: &[u16]) -> Self::F;
+    /// `LANES` little-endian f32 from a file's bytes.
+    fn load_f32_bytes(self, x: &[u8]) -> Self::F;
+    /// `LANES` little-endian halves from a file's bytes.
+    fn load_f16_bytes(self, x: &[u8]) -> Self::F;
+    /// `LANES` little-endian bfloat16 from a file's bytes.
+    fn load_bf16_bytes(self, x: &[u8]) -> Self::F;
+
+    // ---- f32: arithmetic
+
+    /// `a + b`
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `c - a * b`, rounded once.
+    fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b`; so `b` where either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b`; so `b` where either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The sign cleared.
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        self.from_bits(self.and(self.to_bits(a), self.splat_i(0x7fff_ffff)))
+    }
+    /// The sign flipped.
+    #[inline(always)]
+    fn neg(self, a: Self::F) -> Self::F {
+        self.from_bits(self.xor(self.to_bits(a), self.splat_i(i32::MIN)))
+    }
+    /// Square root, correctly rounded.
+    fn sqrt(self, a: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even, as f32.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `a < b`, false where either is NaN.
+    fn lt(self, a: Self::F, b: Self::F) -> Self::M;
+    /// `a <= b`, false where either is NaN.
+    fn le(self, a: Self::F, b: Self::F) -> Self::M;
+    /// `mask ? yes : no`
+    fn select(self, mask: Self::M, yes: Self::F, no: Self::F) -> Self::F;
+    /// Sum of all lanes by the tree: lane i += lane i + LANES/2, then LANES/4, … 1.
+    fn reduce_add(self, v: Self::F) -> f32;
+    /// Maximum of all lanes (no lane may be NaN).
+    #[inline(always)]
+    fn reduce_max(self, v: Self::F) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        self.store(v, &mut lanes);
+        let mut most = lanes[0];
+        for &x in &lanes[1..Self::LANES] {
+            most = if x > most { x } else { most };
+        }
+        most
+    }
+
+    // ---- i32
+
+    /// `x` in every lane.
+    fn splat_i(self, x: i32) -> Self::I;
+    /// 0, 1, 2, … in lane 0, 1, 2, …
+    #[inline(always)]
+    fn iota(self) -> Self::I {
+        self.load_i(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])
+    }
+    /// The first `LANES` elements.
+    fn load_i(self, x: &[i32]) -> Self::I;
+    /// Writes the lanes to the first `LANES` elements.
+    fn store_i(self, v: Self::I, out: &mut [i32]);
+    /// Writes the low byte of each lane to the first `LANES` elements.
+    fn store_low_bytes(self, v: Self::I, out: &mut [u8]);
+    /// Wrapping sum.
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Wrapping difference.
+    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Wrapping product.
+    fn mul_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The larger, signed.
+    fn max_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise and.
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise or.
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise exclusive or.
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Every lane shifted left by `N` bits (0 ≤ N < 32).
+    fn shl<const N: i32>(self, a: Self::I) -> Self::I;
+    /// Every lane shifted right by `N` bits, zeros coming in.
+    fn shr<const N: i32>(self, a: Self::I) -> Self::I;
+    /// Every lane shifted right by `N` bits, the sign coming in.
+    fn sar<const N: i32>(self, a: Self::I) -> Self::I;
+    /// `a < b`, signed.
+    fn lt_i(self, a: Self::I, b: Self::I) -> Self::M;
+    /// i32 to f32, rounded to nearest even.
+    fn to_f32(self, a: Self::I) -> Self::F;
+    /// f32 to i32, rounded to nearest even; for |a| < 2³¹ only.
+    fn to_i32(self, a: Self::F) -> Self::I;
+    /// The same bits as i32.
+    fn to_bits(self, a: Self::F) -> Self::I;
+    /// The same bits as f32.
+    #[allow(clippy::wrong_self_convention)] // `self` is the token
+    fn from_bits(self, a: Self::I) -> Self::F;
+    /// The half in the low 16 bits of each lane, widened.
+    fn low_f16(self, a: Self::I) -> Self::F;
+
+    // ---- rows of blocks and byte dot products
+
+    /// 16 bytes at `at` of each of `LANES` rows, transposed: vector g holds bytes 4g … 4g + 3 of row r in lane r.
+    /// Also prefetches the like share of the rows that come next.
+    fn load_rows<const BYTES: usize>(self, block: Block<'_, BYTES>, at: usize) -> [Self::I; 4];
+    /// 4 bytes at `at` of each row, row r in lane r.
+    fn load_words<const BYTES: usize>(self, block: Block<'_, BYTES>, at: usize) -> Self::I;
+
+    /// Whether [`Isa::Acc`] has only 16 bits, so that it must be emptied before it overflows.
+    const NARROW: bool;
+    /// What [`Isa::signed_codes`] adds to signed bytes, to be taken off again as so many times the sum of activations.
+    const SIGNED_BIAS: i32;
+    /// No dot products yet.
+    fn acc_zero(self) -> Self::Acc;
+    /// `acc + Σ w·x` over the four bytes of each lane; w is unsigned, at most 63 where it is narrow and at most 127
+    /// otherwise; x signed, at least -127.
+    fn dot(self, acc: Self::Acc, w: Self::I, x: Self::I) -> Self::Acc;
+    /// `sum + acc · scale`; `scale` comes from [`Isa::scale`].
+    fn acc_scaled(self, sum: Self::I, acc: Self::Acc, scale: Self::I) -> Self::I;
+    /// `sum + acc`
+    fn acc_sum(self, sum: Self::I, acc: Self::Acc) -> Self::I;
+    /// Makes small i32 (16 bits) ready for [`Isa::acc_scaled`].
+    fn scale(self, v: Self::I) -> Self::I;
+    /// Makes signed bytes ready for [`Isa::dot_signed`].
+    fn signed_codes(self, w: Self::I) -> Self::I;
+    /// `sum + Σ w·x` over the four bytes of each lane, w from [`Isa::signed_codes`] (and then [`Isa::SIGNED_BIAS`] too
+    /// large), x signed, at least -127.
+    fn dot_signed(self, sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// `sum + w₀·x₀ + w₁·x₁` over the two signed 16-bit halves of each lane.
+    fn dot_pairs(self, sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// The even (0, 2) signed bytes of each lane as two 16-bit halves.
+    fn even_bytes(self, v: Self::I) -> Self::I;
+    /// The odd (1, 3) signed bytes of each lane as two 16-bit halves.
+    fn odd_bytes(self, v: Self::I) -> Self::I;
+
+    /// Lifts the register tile that suits this instruction set into constants.
+    fn with_tile<T: Tiled>(self, tiled: T);
+}
+
+/// A computation whose register tile is the instruction set's own; see [`Isa::with_tile`].
+pub(crate) trait Tiled {
+    /// `R` vectors of rows by `C` tokens in registers, `T` tokens for one unpacking of the weights; `#[inline(always)]`.
+    fn run<I: Isa, const R: usize, const C: usize, const T: usize>(self, isa: I);
+}
+
+/// 16 partial sums over k mod 16, the canonical order of every float sum: `16 / LANES` vectors, then the tree 8, 4, 2, 1.
+#[derive(Clone, Copy)]
+pub(crate) struct Sum16<I: Isa> {
+    parts: [I::F; 4],
+}
+
+impl<I: Isa> Sum16<I> {
+    /// Vectors in use.
+    pub(crate) const PARTS: usize = 16 / I::LANES;
+
+    /// Zeros.
+    #[inline(always)]
+    pub(crate) fn new(isa: I) -> Sum16<I> {
+        Sum16 { parts: [isa.zero(); 4] }
+    }
+
+    /// Fuses `a·b` into partial sums `LANES·part …`.
+    #[inline(always)]
+    pub(crate) fn fma(&mut self, isa: I, part: usize, a: I::F, b: I::F) {
+        self.parts[part] = isa.fma(a, b, self.parts[part]);
+    }
+
+    /// Adds `a` to partial sums `LANES·part …`.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, isa: I, part: usize, a: I::F) {
+        self.parts[part] = isa.add(self.parts[part], a);
+    }
+
+    /// The whole sum.
+    #[inline(always)]
+    pub(crate) fn total(self, isa: I) -> f32 {
+        let p = self.parts;
+        match Self::PARTS {
+            1 => isa.reduce_add(p[0]),
+            2 => isa.reduce_add(isa.add(p[0], p[1])),
+            _ => isa.reduce_add(isa.add(isa.add(p[0], p[2]), isa.add(p[1], p[3]))),
+        }
+    }
+}
