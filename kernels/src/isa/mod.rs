@@ -18,10 +18,12 @@
 
 mod rows;
 mod scalar;
+mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod ymm;
 
 pub(crate) use rows::{Block, Rows};
+pub(crate) use tiles::{Canvas, Tile, chunks, fill, fill_groups};
 
 use crate::Level;
 use crate::level::Kind;
@@ -33,6 +35,25 @@ pub(crate) trait Op {
 
     /// The operation; `#[inline(always)]` in every implementation.
     fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// A part of an operation that is a function of its own; see [`Isa::outline`].
+pub(crate) trait Outlined<I: Isa> {
+    /// The part; `#[inline(always)]` in every implementation.
+    fn run(self, isa: I);
+}
+
+/// Lanes of `level`'s vectors.
+pub(crate) fn lanes(level: Level) -> usize {
+    struct Lanes;
+    impl Op for Lanes {
+        type Output = usize;
+        #[inline(always)]
+        fn run<I: Isa>(self, _isa: I) -> usize {
+            I::LANES
+        }
+    }
+    vectorize(level, Lanes)
 }
 
 /// Runs `op` with the instructions of `level`.
@@ -69,8 +90,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// Running byte dot products of each lane, see [`Isa::dot`].
     type Acc: Copy;
 
-    /// Calls `op` as a function of its own that has this instruction set's features: what is too big to be inlined.
-    fn vectorize<O: Op>(self, op: O) -> O::Output;
+    /// Runs `op` as a function of its own, with this instruction set's features: for what is too big to be inlined.
+    fn outline<O: Outlined<Self>>(self, op: O);
 
     // ---- f32: constants, memory
 

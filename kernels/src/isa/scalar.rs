@@ -1,6 +1,6 @@
 //! No vector instructions at all: eight lanes as arrays. The level that every other one must equal.
 
-use super::{Block, Isa, Op, Tiled};
+use super::{Block, Isa, Outlined, Tiled};
 use half::{bf16, f16};
 use std::array::from_fn;
 
@@ -26,8 +26,8 @@ impl Isa for Scalar {
     type M = [bool; 8];
     type Acc = I;
 
-    fn vectorize<O: Op>(self, op: O) -> O::Output {
-        op.run(self)
+    fn outline<O: Outlined<Self>>(self, op: O) {
+        op.run(self);
     }
 
     #[inline(always)]

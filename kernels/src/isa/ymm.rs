@@ -1,7 +1,7 @@
 //! 256-bit x86: AVX2 with FMA and F16C, and the same with AVX-VNNI's byte dot product.
 #![allow(unsafe_code)]
 
-use super::{Block, Isa, Op, Tiled};
+use super::{Block, Isa, Op, Outlined, Tiled};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -21,11 +21,21 @@ pub(super) fn run_avxvnni<O: Op>(op: O) -> O::Output {
     op.run(Ymm::<Vnni>(PhantomData))
 }
 
+#[target_feature(enable = "avx2,fma,f16c")]
+fn outline_avx2<O: Outlined<Ymm<Maddubs>>>(op: O) {
+    op.run(Ymm(PhantomData));
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn outline_avxvnni<O: Outlined<Ymm<Vnni>>>(op: O) {
+    op.run(Ymm(PhantomData));
+}
+
 /// How four byte products are added up. An implementation may be called only where its instructions exist.
 pub(crate) trait Dot: Copy + Send + Sync + 'static {
     const NARROW: bool;
     const SIGNED_BIAS: i32;
-    unsafe fn call<O: Op>(op: O) -> O::Output;
+    unsafe fn outline<O: Outlined<Ymm<Self>>>(op: O);
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
     unsafe fn acc_scaled(sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i;
     unsafe fn acc_sum(sum: __m256i, acc: __m256i) -> __m256i;
@@ -43,8 +53,8 @@ impl Dot for Maddubs {
     const NARROW: bool = true;
     const SIGNED_BIAS: i32 = 0;
     #[inline(always)]
-    unsafe fn call<O: Op>(op: O) -> O::Output {
-        unsafe { run_avx2(op) }
+    unsafe fn outline<O: Outlined<Ymm<Self>>>(op: O) {
+        unsafe { outline_avx2(op) }
     }
     #[inline(always)]
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
@@ -83,8 +93,8 @@ impl Dot for Vnni {
     const NARROW: bool = false;
     const SIGNED_BIAS: i32 = 128;
     #[inline(always)]
-    unsafe fn call<O: Op>(op: O) -> O::Output {
-        unsafe { run_avxvnni(op) }
+    unsafe fn outline<O: Outlined<Ymm<Self>>>(op: O) {
+        unsafe { outline_avxvnni(op) }
     }
     #[inline(always)]
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
@@ -122,8 +132,8 @@ impl<D: Dot> Isa for Ymm<D> {
     type Acc = __m256i;
 
     #[inline(always)]
-    fn vectorize<O: Op>(self, op: O) -> O::Output {
-        unsafe { D::call(op) }
+    fn outline<O: Outlined<Self>>(self, op: O) {
+        unsafe { D::outline(op) }
     }
 
     #[inline(always)]
@@ -347,6 +357,7 @@ impl<D: Dot> Isa for Ymm<D> {
     #[inline(always)]
     fn load_words<const BYTES: usize>(self, block: Block<'_, BYTES>, at: usize) -> __m256i {
         let (p, stride) = block.at(at, 4, 8);
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(block.ahead(at).cast()) };
         unsafe { _mm256_set_m128i(four_words(p.add(4 * stride), stride), four_words(p, stride)) }
     }
 

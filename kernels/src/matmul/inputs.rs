@@ -1,0 +1,273 @@
+//! Activations as the weights want them: quantized once, for all products that share them.
+//!
+//! ```text
+//! for K formats        one scale for 256:  d = absmax/127, q = rne(x · (127/absmax))         [block of 256][token]
+//! for blocks of 32     one scale for 32, the same formula                                    [8 blocks of 32][token]
+//! for plain floats     f32 as they are, rows padded with zeros to a multiple of 16           [token][k]
+//! ```
+//! Where absmax is so small that 127/absmax overflows (below 127/f32::MAX, and 0 of course), d = 0 and all q = 0. Where it is infinite
+//! or a value is NaN, d = NaN and all q = 0: every product of that token is NaN then, at every level.
+
+use super::Matrix;
+use crate::isa::{self, Isa, Op};
+use crate::{Cpu, Format};
+
+/// 256 activations with one scale.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Wide {
+    /// Four codes a word, as they are broadcast.
+    pub(super) q: [[u8; 4]; 64],
+    /// Sums of 16 as pairs of i16: (4i, 4i + 2), (4i + 1, 4i + 3), as `even_bytes` and `odd_bytes` deliver scales.
+    pub(super) pairs16: [i32; 8],
+    /// Sums of 32, in pairs likewise.
+    pub(super) pairs32: [i32; 4],
+    pub(super) d: f32,
+}
+
+/// Eight times 32 activations with a scale each.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Flat {
+    pub(super) q: [[u8; 4]; 64],
+    pub(super) d: [f32; 8],
+    pub(super) sums: [i32; 8],
+}
+
+const WIDE: Wide = Wide { q: [[0; 4]; 64], pairs16: [0; 8], pairs32: [0; 4], d: 0.0 };
+const FLAT: Flat = Flat { q: [[0; 4]; 64], d: [0.0; 8], sums: [0; 8] };
+
+/// What a format multiplies with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Wide,
+    Flat,
+    Float,
+}
+
+fn kind(format: Format) -> Kind {
+    match format {
+        Format::F32 | Format::F16 | Format::BF16 => Kind::Float,
+        Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => Kind::Flat,
+        Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => Kind::Wide,
+    }
+}
+
+/// Activations `[tokens, cols]`, ready to be multiplied. Reusing one allocates only when it grows.
+#[derive(Default)]
+pub struct Inputs {
+    tokens: usize,
+    cols: usize,
+    wide: Vec<Wide>,
+    flat: Vec<Flat>,
+    float: Vec<f32>,
+    made: [bool; 3],
+}
+
+impl std::fmt::Debug for Inputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inputs").field("tokens", &self.tokens).field("cols", &self.cols).finish_non_exhaustive()
+    }
+}
+
+/// Below so many activations a parallel region costs more than it saves.
+const SMALL: usize = 1 << 15;
+
+impl Inputs {
+    /// Nothing yet.
+    pub fn new() -> Inputs {
+        Inputs::default()
+    }
+
+    /// Takes `x` (`[tokens, cols]`) and makes what weights in `formats` multiply with.
+    ///
+    /// # Panics
+    /// Where `x` is not rows of `cols`, or `cols` no multiple of a format's block.
+    pub fn set(&mut self, cpu: Cpu, x: &[f32], cols: usize, formats: impl Iterator<Item = Format>) {
+        self.cols = cols;
+        self.tokens = x.len().checked_div(cols).unwrap_or(0);
+        assert_eq!(x.len(), self.tokens * cols, "activations are rows of `cols`");
+        self.made = [false; 3];
+        for format in formats {
+            assert_eq!(cols % format.block_len(), 0, "a row is whole blocks");
+            self.made[kind(format) as usize] = true;
+        }
+        let (tokens, level) = (self.tokens, cpu.level);
+        if self.made[Kind::Wide as usize] {
+            let blocks = grow(&mut self.wide, cols.div_ceil(256) * tokens, WIDE);
+            share(cpu, x.len(), blocks, tokens, &|block, out| isa::vectorize(level, QuantizeWide { x, cols, block, out }));
+        }
+        if self.made[Kind::Flat as usize] {
+            let blocks = grow(&mut self.flat, cols.div_ceil(256) * tokens, FLAT);
+            share(cpu, x.len(), blocks, tokens, &|block, out| isa::vectorize(level, QuantizeFlat { x, cols, block, out }));
+        }
+        if self.made[Kind::Float as usize] {
+            let padded = cols.next_multiple_of(16);
+            let rows = grow(&mut self.float, padded * tokens, 0.0);
+            share(cpu, x.len(), rows, padded, &|row, out| {
+                out[..cols].copy_from_slice(&x[row * cols..(row + 1) * cols]);
+                out[cols..].fill(0.0);
+            });
+        }
+    }
+
+    /// Rows.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Length of a row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    pub(super) fn assert_fit(&self, weight: &Matrix) {
+        assert_eq!(weight.cols, self.cols, "inputs of another width");
+        assert!(self.made[kind(weight.format) as usize], "inputs were not set for {:?}", weight.format);
+    }
+
+    /// Block `block` of 256 of all tokens.
+    pub(super) fn wide(&self, block: usize) -> &[Wide] {
+        &self.wide[block * self.tokens..(block + 1) * self.tokens]
+    }
+
+    /// Group `group` of 8 blocks of 32 of all tokens.
+    pub(super) fn flat(&self, group: usize) -> &[Flat] {
+        &self.flat[group * self.tokens..(group + 1) * self.tokens]
+    }
+
+    /// Row `token`, padded with zeros to a multiple of 16.
+    pub(super) fn float(&self, token: usize) -> &[f32] {
+        let padded = self.cols.next_multiple_of(16);
+        &self.float[token * padded..(token + 1) * padded]
+    }
+}
+
+fn grow<T: Clone>(data: &mut Vec<T>, len: usize, empty: T) -> &mut [T] {
+    if data.len() < len {
+        data.resize(len, empty);
+    }
+    &mut data[..len]
+}
+
+fn share<T: Send>(cpu: Cpu, work: usize, data: &mut [T], size: usize, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
+    if work < SMALL {
+        for (i, chunk) in data.chunks_mut(size.max(1)).enumerate() {
+            f(i, chunk);
+        }
+    } else {
+        isa::chunks(cpu, data, size, f);
+    }
+}
+
+/// `d` and the factor that makes codes of `x` (whole vectors).
+#[inline(always)]
+fn scale<I: Isa>(isa: I, x: &[f32]) -> (f32, f32) {
+    let mut most = isa.splat_i(0);
+    // As integers, NaN > infinity > every number.
+    for v in x.chunks_exact(I::LANES) {
+        most = isa.max_i(most, isa.to_bits(isa.abs(isa.load(v))));
+    }
+    let mut lanes = [0; 16];
+    isa.store_i(most, &mut lanes);
+    let mut bits = 0;
+    for &lane in &lanes[..I::LANES] {
+        bits = lane.max(bits);
+    }
+    let absmax = f32::from_bits(bits as u32);
+    if bits >= f32::INFINITY.to_bits() as i32 {
+        return (f32::NAN, 0.0);
+    }
+    let factor = 127.0 / absmax;
+    if factor < f32::INFINITY { (absmax / 127.0, factor) } else { (0.0, 0.0) }
+}
+
+/// Codes of `x` (whole vectors); all zero where the factor is.
+#[inline(always)]
+fn codes<I: Isa>(isa: I, x: &[f32], factor: f32, out: &mut [u8]) {
+    if factor == 0.0 {
+        out.fill(0);
+        return;
+    }
+    let factor = isa.splat(factor);
+    for (v, out) in x.chunks_exact(I::LANES).zip(out.chunks_exact_mut(I::LANES)) {
+        isa.store_low_bytes(isa.to_i32(isa.mul(isa.load(v), factor)), out);
+    }
+}
+
+#[inline(always)]
+fn sum(codes: &[u8]) -> i32 {
+    let mut sum = 0;
+    for &code in codes {
+        sum += i32::from(code as i8);
+    }
+    sum
+}
+
+/// Two i16 in a word.
+#[inline(always)]
+fn pair(low: i32, high: i32) -> i32 {
+    (low & 0xffff) | (high << 16)
+}
+
+struct QuantizeWide<'a> {
+    x: &'a [f32],
+    cols: usize,
+    block: usize,
+    out: &'a mut [Wide],
+}
+
+impl Op for QuantizeWide<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (token, out) in self.out.iter_mut().enumerate() {
+            let x = &self.x[token * self.cols + self.block * 256..][..256];
+            let (d, factor) = scale(isa, x);
+            let q = out.q.as_flattened_mut();
+            codes(isa, x, factor, q);
+            let mut sums = [0; 16];
+            for (sum16, q) in sums.iter_mut().zip(q.chunks_exact(16)) {
+                *sum16 = sum(q);
+            }
+            for i in 0..4 {
+                out.pairs16[2 * i] = pair(sums[4 * i], sums[4 * i + 2]);
+                out.pairs16[2 * i + 1] = pair(sums[4 * i + 1], sums[4 * i + 3]);
+            }
+            for i in 0..2 {
+                let s = |j: usize| sums[8 * i + 2 * j] + sums[8 * i + 2 * j + 1];
+                out.pairs32[2 * i] = pair(s(0), s(2));
+                out.pairs32[2 * i + 1] = pair(s(1), s(3));
+            }
+            out.d = d;
+        }
+    }
+}
+
+struct QuantizeFlat<'a> {
+    x: &'a [f32],
+    cols: usize,
+    block: usize,
+    out: &'a mut [Flat],
+}
+
+impl Op for QuantizeFlat<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let start = self.block * 256;
+        for (token, out) in self.out.iter_mut().enumerate() {
+            let x = &self.x[token * self.cols..(token + 1) * self.cols];
+            let x = &x[start..(start + 256).min(self.cols)];
+            for (i, x) in x.chunks_exact(32).enumerate() {
+                let (d, factor) = scale(isa, x);
+                let q = &mut out.q.as_flattened_mut()[32 * i..32 * i + 32];
+                codes(isa, x, factor, q);
+                out.d[i] = d;
+                out.sums[i] = sum(q);
+            }
+        }
+    }
+}

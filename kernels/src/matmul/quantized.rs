@@ -1,0 +1,410 @@
+//! Quantized weights × int8 activations, lanes are rows of the weights.
+//!
+//! ```text
+//! block b of LANES rows ──unpack──▶ panel: codes  [64]  (4 consecutive k) × row, a byte each
+//!                                          scales [16]  of each sub-block × row
+//!                                          pairs  [8]   mins (or scales again, for the bias), two sub-blocks a lane
+//!                                          d, m   [8]   floats × row
+//! panel × 4 broadcast activations ──dot──▶ sums × row ──▶ acc × row        no sum across lanes
+//! ```
+//! The panel lives in L1 and serves every token of the tile. A format supplies `unpack` (see [`super::formats`]); the
+//! register tile (R vectors of rows × C tokens) is the instruction set's. Rows that do not fill a vector are computed in
+//! one that overlaps its neighbour, and only the missing lanes are stored: a row's bits do not depend on its lane.
+
+use super::inputs::{Flat, Inputs, Wide};
+use super::{FEW, Work};
+use crate::isa::{Isa, Op, Outlined, Rows, Tiled};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// 256 columns of LANES rows, unpacked. Formats in blocks of 32 have one `d` and `m` for each.
+#[derive(Clone, Copy)]
+pub(super) struct Panel<I: Isa> {
+    pub(super) codes: [I::I; 64],
+    pub(super) scales: [I::I; 16],
+    pub(super) pairs: [I::I; 8],
+    pub(super) d: [I::F; 8],
+    pub(super) m: [I::F; 8],
+}
+
+impl<I: Isa> Panel<I> {
+    #[inline(always)]
+    fn new(isa: I) -> Panel<I> {
+        let (i, f) = (isa.splat_i(0), isa.zero());
+        Panel { codes: [i; 64], scales: [i; 16], pairs: [i; 8], d: [f; 8], m: [f; 8] }
+    }
+}
+
+/// What becomes of the second integer sum N of a K format.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Second {
+    /// N = Σ min·Σ x over sub-blocks of 32: `f = fma(-m, N, d·S)`.
+    Mins32,
+    /// The same over sub-blocks of 16.
+    Mins16,
+    /// N = Σ scale·Σ x over sub-blocks of 16, codes are 4 too large: `f = d·(S - 4N)`.
+    Bias4,
+    /// The same, codes are 32 too large.
+    Bias32,
+}
+
+/// A format in blocks of 256 with integer scales for sub-blocks.
+pub(super) trait KFormat {
+    /// Columns of a sub-block: 16 or 32.
+    const GROUP: usize;
+    /// Sums of four products that fit in 16 bits, in steps of four columns; see [`Isa::NARROW`].
+    const FLUSH: usize;
+    const SECOND: Second;
+    /// Unpacks block `block`: codes, scales (through [`Isa::scale`]), pairs, d[0], m[0].
+    fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, panel: &mut Panel<I>);
+}
+
+/// A format in blocks of 32 with one scale.
+pub(super) trait FlatFormat {
+    /// As [`KFormat::FLUSH`].
+    const FLUSH: usize;
+    const CODES: Codes;
+    /// Unpacks block `block` into place `at` of the panel: eight vectors of codes, `d[at]` and, if it has one, `m[at]`.
+    fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, at: usize, panel: &mut Panel<I>);
+}
+
+/// The codes of a format in blocks of 32.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codes {
+    /// So much too large: `f = d·(S - bias·Σ x)`.
+    Biased(i32),
+    /// With a minimum: `f = fma(m, Σ x, d·S)`.
+    Min,
+    /// Signed bytes.
+    Signed,
+}
+
+/// Any quantized format, as the product loops see it.
+pub(super) trait Quant {
+    type Act;
+    fn acts(inputs: &Inputs, group: usize) -> &[Self::Act];
+    fn unpack<I: Isa>(isa: I, rows: &Rows, group: usize, cols: usize, panel: &mut Panel<I>);
+    /// `acc[c][r] = fma(…)` for 256 columns, or the `cols` that are left.
+    fn micro<I: Isa, const R: usize, const C: usize>(
+        isa: I,
+        panels: &[Panel<I>; R],
+        x: [&Self::Act; C],
+        cols: usize,
+        acc: &mut [[I::F; R]; C],
+    );
+}
+
+/// A K format as a [`Quant`].
+pub(super) struct K<Q>(PhantomData<Q>);
+
+impl<Q: KFormat> Quant for K<Q> {
+    type Act = Wide;
+
+    #[inline(always)]
+    fn acts(inputs: &Inputs, group: usize) -> &[Wide] {
+        inputs.wide(group)
+    }
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, rows: &Rows, group: usize, _cols: usize, panel: &mut Panel<I>) {
+        Q::unpack(isa, rows, group, panel);
+    }
+
+    #[inline(always)]
+    fn micro<I: Isa, const R: usize, const C: usize>(
+        isa: I,
+        panels: &[Panel<I>; R],
+        x: [&Wide; C],
+        _cols: usize,
+        acc: &mut [[I::F; R]; C],
+    ) {
+        let run = Q::GROUP / 4;
+        let steps = if I::NARROW && Q::FLUSH < run { Q::FLUSH } else { run };
+        let mut sum = [[isa.splat_i(0); R]; C];
+        for part in 0..64 / steps {
+            let mut dots = [[isa.acc_zero(); R]; C];
+            for step in 0..steps {
+                let k = part * steps + step;
+                for c in 0..C {
+                    let four = isa.splat_i(i32::from_le_bytes(x[c].q[k]));
+                    for r in 0..R {
+                        dots[c][r] = isa.dot(dots[c][r], panels[r].codes[k], four);
+                    }
+                }
+            }
+            let group = part * steps / run;
+            for c in 0..C {
+                for r in 0..R {
+                    sum[c][r] = isa.acc_scaled(sum[c][r], dots[c][r], panels[r].scales[group]);
+                }
+            }
+        }
+        for c in 0..C {
+            for r in 0..R {
+                let panel = &panels[r];
+                let mut second = isa.splat_i(0);
+                if let Second::Mins32 = Q::SECOND {
+                    for i in 0..4 {
+                        second = isa.dot_pairs(second, panel.pairs[i], isa.splat_i(x[c].pairs32[i]));
+                    }
+                } else {
+                    for i in 0..8 {
+                        second = isa.dot_pairs(second, panel.pairs[i], isa.splat_i(x[c].pairs16[i]));
+                    }
+                }
+                let first = match Q::SECOND {
+                    Second::Mins32 | Second::Mins16 => sum[c][r],
+                    Second::Bias4 => isa.sub_i(sum[c][r], isa.shl::<2>(second)),
+                    Second::Bias32 => isa.sub_i(sum[c][r], isa.shl::<5>(second)),
+                };
+                let f = isa.mul(panel.d[0], isa.to_f32(first));
+                let f = match Q::SECOND {
+                    Second::Mins32 | Second::Mins16 => isa.fnma(panel.m[0], isa.to_f32(second), f),
+                    Second::Bias4 | Second::Bias32 => f,
+                };
+                acc[c][r] = isa.fma(f, isa.splat(x[c].d), acc[c][r]);
+            }
+        }
+    }
+}
+
+/// A format in blocks of 32 as a [`Quant`].
+pub(super) struct Blocks32<Q>(PhantomData<Q>);
+
+impl<Q: FlatFormat> Quant for Blocks32<Q> {
+    type Act = Flat;
+
+    #[inline(always)]
+    fn acts(inputs: &Inputs, group: usize) -> &[Flat] {
+        inputs.flat(group)
+    }
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, rows: &Rows, group: usize, cols: usize, panel: &mut Panel<I>) {
+        for at in 0..(cols / 32).min(8) {
+            Q::unpack(isa, rows, group * 8 + at, at, panel);
+        }
+    }
+
+    #[inline(always)]
+    fn micro<I: Isa, const R: usize, const C: usize>(isa: I, panels: &[Panel<I>; R], x: [&Flat; C], cols: usize, acc: &mut [[I::F; R]; C]) {
+        let mut total = *acc;
+        for block in 0..(cols / 32).min(8) {
+            let sum = block_sums::<I, Q, R, C>(isa, panels, x, block);
+            for c in 0..C {
+                let sum_x = x[c].sums[block];
+                let dx = isa.splat(x[c].d[block]);
+                for r in 0..R {
+                    let d = panels[r].d[block];
+                    let f = match Q::CODES {
+                        Codes::Min => {
+                            let f = isa.mul(d, isa.to_f32(sum[c][r]));
+                            isa.fma(panels[r].m[block], isa.splat(sum_x as f32), f)
+                        }
+                        Codes::Biased(bias) => isa.mul(d, isa.to_f32(isa.sub_i(sum[c][r], isa.splat_i(bias * sum_x)))),
+                        Codes::Signed if I::SIGNED_BIAS == 0 => isa.mul(d, isa.to_f32(sum[c][r])),
+                        Codes::Signed => isa.mul(d, isa.to_f32(isa.sub_i(sum[c][r], isa.splat_i(I::SIGNED_BIAS * sum_x)))),
+                    };
+                    total[c][r] = isa.fma(f, dx, total[c][r]);
+                }
+            }
+        }
+        *acc = total;
+    }
+}
+
+/// Σ code·x over 32 columns.
+#[inline(always)]
+fn block_sums<I: Isa, Q: FlatFormat, const R: usize, const C: usize>(
+    isa: I,
+    panels: &[Panel<I>; R],
+    x: [&Flat; C],
+    block: usize,
+) -> [[I::I; R]; C] {
+    let mut sum = [[isa.splat_i(0); R]; C];
+    if let Codes::Signed = Q::CODES {
+        for step in 0..8 {
+            for c in 0..C {
+                let four = isa.splat_i(i32::from_le_bytes(x[c].q[block * 8 + step]));
+                for r in 0..R {
+                    sum[c][r] = isa.dot_signed(sum[c][r], panels[r].codes[block * 8 + step], four);
+                }
+            }
+        }
+        return sum;
+    }
+    let steps = if I::NARROW { Q::FLUSH } else { 8 };
+    for part in 0..8 / steps {
+        let mut dots = [[isa.acc_zero(); R]; C];
+        for step in 0..steps {
+            let k = block * 8 + part * steps + step;
+            for c in 0..C {
+                let four = isa.splat_i(i32::from_le_bytes(x[c].q[k]));
+                for r in 0..R {
+                    dots[c][r] = isa.dot(dots[c][r], panels[r].codes[k], four);
+                }
+            }
+        }
+        for c in 0..C {
+            for r in 0..R {
+                sum[c][r] = isa.acc_sum(sum[c][r], dots[c][r]);
+            }
+        }
+    }
+    sum
+}
+
+/// A work item of a quantized format.
+pub(super) struct Run<'a, Q> {
+    work: Work<'a>,
+    format: PhantomData<Q>,
+}
+
+impl<'a, Q: Quant> Run<'a, Q> {
+    pub(super) fn new(work: Work<'a>) -> Run<'a, Q> {
+        Run { work, format: PhantomData }
+    }
+}
+
+impl<Q: Quant> Op for Run<'_, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        if self.work.tokens.len() <= FEW { tiles::<I, Q, 1, 4, FEW>(isa, self.work) } else { isa.with_tile(self) }
+    }
+}
+
+impl<Q: Quant> Tiled for Run<'_, Q> {
+    #[inline(always)]
+    fn run<I: Isa, const R: usize, const C: usize, const T: usize>(self, isa: I) {
+        tiles::<I, Q, R, C, T>(isa, self.work);
+    }
+}
+
+/// LANES rows of the weights, and which lanes are new.
+#[derive(Clone, Copy)]
+struct Strip<'a> {
+    rows: Rows<'a>,
+    /// Place of the first such row in the tile.
+    column: usize,
+    /// Lanes that are rows of the item not in an earlier strip: from, to.
+    lanes: (usize, usize),
+}
+
+impl<'a> Strip<'a> {
+    /// The strip whose first new row is `row`; rows of the item end at `end`.
+    #[inline(always)]
+    fn at<I: Isa>(work: &Work<'a>, columns: &Range<usize>, row: usize) -> Strip<'a> {
+        let (bytes, row_bytes, total) = (work.weight.bytes, work.weight.row_bytes, work.weight.rows);
+        if total < I::LANES {
+            let row = row.min(columns.end - 1);
+            let rows = Rows::same(bytes, row_bytes, row, I::LANES);
+            return Strip { rows, column: row - columns.start, lanes: (0, 1) };
+        }
+        let first = row.min(total - I::LANES);
+        let rows = Rows::each(bytes, row_bytes, first, I::LANES);
+        let lanes = ((row - first).min(I::LANES), (columns.end - first).min(I::LANES));
+        Strip { rows, column: row - columns.start, lanes }
+    }
+
+    #[inline(always)]
+    fn store<I: Isa>(&self, isa: I, v: I::F, out: &mut [f32]) {
+        let (start, end) = self.lanes;
+        if start == 0 && end == I::LANES {
+            isa.store(v, &mut out[self.column..]);
+        } else if start < end {
+            let mut lanes = [0f32; 16];
+            isa.store(v, &mut lanes);
+            let new = &lanes[start..end];
+            out[self.column..self.column + new.len()].copy_from_slice(new);
+        }
+    }
+}
+
+/// All rows and tokens of the item, R strips by T tokens at a time.
+#[inline(always)]
+fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: I, mut work: Work) {
+    let columns = work.tile.columns();
+    if columns.is_empty() {
+        return;
+    }
+    let (cols, tokens) = (work.weight.cols, work.tokens.len());
+    let width = if work.weight.rows < I::LANES { 1 } else { I::LANES };
+    let mut panels = [Panel::new(isa); R];
+    let mut row = columns.start;
+    while row < columns.end {
+        let mut strips = [Strip::at::<I>(&work, &columns, row); R];
+        for (r, strip) in strips.iter_mut().enumerate() {
+            *strip = Strip::at::<I>(&work, &columns, row + r * width);
+        }
+        for first in (0..tokens).step_by(T) {
+            let count = T.min(tokens - first);
+            let mut acc = [[isa.zero(); R]; T];
+            let mut inputs = [0u32; T];
+            for (i, input) in inputs[..count].iter_mut().enumerate() {
+                *input = work.tokens.input(first + i) as u32;
+            }
+            for group in 0..cols.div_ceil(256) {
+                for (strip, panel) in strips.iter().zip(&mut panels) {
+                    Q::unpack(isa, &strip.rows, group, cols - group * 256, panel);
+                }
+                let acts = Q::acts(work.inputs, group);
+                isa.outline(Group::<I, Q, R, C> {
+                    panels: &panels,
+                    acts,
+                    inputs: &inputs[..count],
+                    cols: cols - group * 256,
+                    acc: &mut acc,
+                });
+            }
+            for (i, acc) in acc[..count].iter().enumerate() {
+                let out = work.tile.row(first + i);
+                for (strip, &v) in strips.iter().zip(acc) {
+                    strip.store(isa, v, out);
+                }
+            }
+        }
+        row += R * width;
+    }
+}
+
+/// One panel by all tokens of the tile.
+struct Group<'a, I: Isa, Q: Quant, const R: usize, const C: usize> {
+    panels: &'a [Panel<I>; R],
+    acts: &'a [Q::Act],
+    inputs: &'a [u32],
+    cols: usize,
+    acc: &'a mut [[I::F; R]],
+}
+
+impl<I: Isa, Q: Quant, const R: usize, const C: usize> Outlined<I> for Group<'_, I, Q, R, C> {
+    #[inline(always)]
+    fn run(mut self, isa: I) {
+        let mut at = 0;
+        while at + C <= self.inputs.len() {
+            at = self.step::<C>(isa, at);
+        }
+        match self.inputs.len() - at {
+            3.. => _ = self.step::<3>(isa, at),
+            2 => _ = self.step::<2>(isa, at),
+            1 => _ = self.step::<1>(isa, at),
+            0 => {}
+        }
+    }
+}
+
+impl<I: Isa, Q: Quant, const R: usize, const C: usize> Group<'_, I, Q, R, C> {
+    /// `N` tokens from `at` on; where the next ones begin.
+    #[inline(always)]
+    fn step<const N: usize>(&mut self, isa: I, at: usize) -> usize {
+        let mut x = [&self.acts[0]; N];
+        for (x, &input) in x.iter_mut().zip(&self.inputs[at..at + N]) {
+            *x = &self.acts[input as usize];
+        }
+        if let Some(acc) = self.acc[at..].first_chunk_mut::<N>() {
+            Q::micro::<I, R, N>(isa, self.panels, x, self.cols, acc);
+        }
+        at + N
+    }
+}
