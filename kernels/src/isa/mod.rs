@@ -23,7 +23,7 @@ mod tiles;
 mod ymm;
 
 pub(crate) use rows::{Block, Rows};
-pub(crate) use tiles::{Canvas, Tile, chunks, fill, fill_groups};
+pub(crate) use tiles::{Canvas, Tile, fill, fill_groups};
 
 use crate::Level;
 use crate::level::Kind;
@@ -307,6 +307,16 @@ impl<I: Isa> Sum16<I> {
     #[inline(always)]
     pub(crate) fn add(&mut self, isa: I, part: usize, a: I::F) {
         self.parts[part] = isa.add(self.parts[part], a);
+    }
+
+    /// Takes partial sum i back from `before` where `LANES·part + i >= count`.
+    #[inline(always)]
+    pub(crate) fn keep(&mut self, isa: I, before: &Sum16<I>, count: usize) {
+        for part in 0..Self::PARTS {
+            let index = isa.add_i(isa.iota(), isa.splat_i((part * I::LANES) as i32));
+            let new = isa.lt_i(index, isa.splat_i(count as i32));
+            self.parts[part] = isa.select(new, self.parts[part], before.parts[part]);
+        }
     }
 
     /// The whole sum.

@@ -144,22 +144,3 @@ fn assert_distinct(canvas: &Canvas, rows: &[u32]) {
         }
     }
 }
-
-/// Calls `f(i, chunk i)` for the chunks of `data`, `size` elements each, in one region.
-pub(crate) fn chunks<T: Send>(cpu: Cpu, data: &mut [T], size: usize, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
-    struct Base<T>(*mut T);
-    // SAFETY: the items below take disjoint parts of a `&mut [T]`, and T may change threads.
-    unsafe impl<T: Send> Sync for Base<T> {}
-    impl<T> Base<T> {
-        fn at(&self, index: usize) -> *mut T {
-            self.0.wrapping_add(index)
-        }
-    }
-    let (len, size) = (data.len(), size.max(1));
-    let base = Base(data.as_mut_ptr());
-    cpu.parallel(len.div_ceil(size), &|i| {
-        let start = i * size;
-        // SAFETY: start < len; each item comes once, and the ranges of two items are disjoint.
-        f(i, unsafe { std::slice::from_raw_parts_mut(base.at(start), size.min(len - start)) });
-    });
-}

@@ -114,7 +114,13 @@ impl<W: Plain> Run<'_, W> {
                 padded[..rest.len()].copy_from_slice(rest);
                 *tail = padded;
             }
+            let before = sums;
             step::<I, W, R, C>(isa, &mut sums, tails, 0, x, k);
+            for r in 0..R {
+                for c in 0..C {
+                    sums[r][c].keep(isa, &before[r][c], cols % 16);
+                }
+            }
         }
         let start = row - self.work.tile.columns().start;
         for c in 0..C {

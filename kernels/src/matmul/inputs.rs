@@ -5,11 +5,13 @@
 //! for blocks of 32     one scale for 32, the same formula                                    [8 blocks of 32][token]
 //! for plain floats     f32 as they are, rows padded with zeros to a multiple of 16           [token][k]
 //! ```
-//! Where absmax is so small that 127/absmax overflows (below 127/f32::MAX, and 0 of course), d = 0 and all q = 0. Where it is infinite
-//! or a value is NaN, d = NaN and all q = 0: every product of that token is NaN then, at every level.
+//! Where absmax is below 2^-100, d = 0 and all q = 0. Where it is infinite or a value is NaN, d = NaN and all q = 0: every
+//! product of that token is NaN then, at every level.
 
 use super::Matrix;
+use crate::format::InputKind;
 use crate::isa::{self, Isa, Op};
+use crate::naive::matmul::TINY;
 use crate::{Cpu, Format};
 
 /// 256 activations with one scale.
@@ -36,22 +38,6 @@ pub(super) struct Flat {
 
 const WIDE: Wide = Wide { q: [[0; 4]; 64], pairs16: [0; 8], pairs32: [0; 4], d: 0.0 };
 const FLAT: Flat = Flat { q: [[0; 4]; 64], d: [0.0; 8], sums: [0; 8] };
-
-/// What a format multiplies with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Wide,
-    Flat,
-    Float,
-}
-
-fn kind(format: Format) -> Kind {
-    match format {
-        Format::F32 | Format::F16 | Format::BF16 => Kind::Float,
-        Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => Kind::Flat,
-        Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => Kind::Wide,
-    }
-}
 
 /// Activations `[tokens, cols]`, ready to be multiplied. Reusing one allocates only when it grows.
 #[derive(Default)]
@@ -90,18 +76,18 @@ impl Inputs {
         self.made = [false; 3];
         for format in formats {
             assert_eq!(cols % format.block_len(), 0, "a row is whole blocks");
-            self.made[kind(format) as usize] = true;
+            self.made[format.input() as usize] = true;
         }
         let (tokens, level) = (self.tokens, cpu.level);
-        if self.made[Kind::Wide as usize] {
+        if self.made[InputKind::Int8Per256 as usize] {
             let blocks = grow(&mut self.wide, cols.div_ceil(256) * tokens, WIDE);
             share(cpu, x.len(), blocks, tokens, &|block, out| isa::vectorize(level, QuantizeWide { x, cols, block, out }));
         }
-        if self.made[Kind::Flat as usize] {
+        if self.made[InputKind::Int8Per32 as usize] {
             let blocks = grow(&mut self.flat, cols.div_ceil(256) * tokens, FLAT);
             share(cpu, x.len(), blocks, tokens, &|block, out| isa::vectorize(level, QuantizeFlat { x, cols, block, out }));
         }
-        if self.made[Kind::Float as usize] {
+        if self.made[InputKind::F32 as usize] {
             let padded = cols.next_multiple_of(16);
             let rows = grow(&mut self.float, padded * tokens, 0.0);
             share(cpu, x.len(), rows, padded, &|row, out| {
@@ -123,7 +109,7 @@ impl Inputs {
 
     pub(super) fn assert_fit(&self, weight: &Matrix) {
         assert_eq!(weight.cols, self.cols, "inputs of another width");
-        assert!(self.made[kind(weight.format) as usize], "inputs were not set for {:?}", weight.format);
+        assert!(self.made[weight.format.input() as usize], "inputs were not set for {:?}", weight.format);
     }
 
     /// Block `block` of 256 of all tokens.
@@ -151,12 +137,16 @@ fn grow<T: Clone>(data: &mut Vec<T>, len: usize, empty: T) -> &mut [T] {
 }
 
 fn share<T: Send>(cpu: Cpu, work: usize, data: &mut [T], size: usize, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
-    if work < SMALL {
-        for (i, chunk) in data.chunks_mut(size.max(1)).enumerate() {
-            f(i, chunk);
-        }
-    } else {
-        isa::chunks(cpu, data, size, f);
+    let size = size.max(1);
+    if work >= SMALL {
+        cpu.parallel_chunks(data, size, f);
+    } else if !data.is_empty() {
+        // One item, as arithmetic belongs inside a region.
+        cpu.parallel_chunks(data, data.len(), &|_, all| {
+            for (i, chunk) in all.chunks_mut(size).enumerate() {
+                f(i, chunk);
+            }
+        });
     }
 }
 
@@ -178,8 +168,7 @@ fn scale<I: Isa>(isa: I, x: &[f32]) -> (f32, f32) {
     if bits >= f32::INFINITY.to_bits() as i32 {
         return (f32::NAN, 0.0);
     }
-    let factor = 127.0 / absmax;
-    if factor < f32::INFINITY { (absmax / 127.0, factor) } else { (0.0, 0.0) }
+    if absmax < TINY { (0.0, 0.0) } else { (absmax / 127.0, 127.0 / absmax) }
 }
 
 /// Codes of `x` (whole vectors); all zero where the factor is.

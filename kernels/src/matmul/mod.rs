@@ -7,8 +7,8 @@
 //! - K formats (blocks of 256): S = Σ scale·Σ q·x and N = Σ min·Σ x are exact in i32; `f = d·S` or `fma(-dmin, N, d·S)`;
 //!   `acc = fma(f, dx, acc)`, blocks ascending. Signed codes are stored with a bias, which is exact too.
 //! - Formats in blocks of 32: the same with one S and one dx for each 32; with a minimum m, `f = fma(m, Σ x, d·S)`.
-//! - f32, f16, bf16: f32 activations, 16 partial sums over k mod 16, fused, then the tree 8, 4, 2, 1; a last group of
-//!   fewer than 16 counts as padded with zeros on both sides.
+//! - f32, f16, bf16: f32 activations, 16 partial sums over k mod 16, fused, then the tree 8, 4, 2, 1; where
+//!   cols is no multiple of 16, the last partial sums miss a turn.
 //!
 //! Shapes: lanes are rows of the weights, so nothing is summed across lanes (see [`quantized`]); plain floats take lanes
 //! along k (see [`float`]). One parallel region for all products that share their inputs.
