@@ -1,0 +1,212 @@
+//! Flags that several commands share, each defined once.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hob::{Model, Sampling};
+
+use crate::failure::Failure;
+use crate::terminal::{Waiting, note_dim};
+
+/// Where a prompt comes from: `-p`, `-f`, or standard input.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Text {
+    /// The text
+    #[arg(short = 'p', long = "prompt", value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "file")]
+    prompt: Option<String>,
+    /// Read the text from a file; `-` is standard input, which is also read when neither -p nor -f is given
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl Text {
+    /// The text, without the line end that closes a file.
+    pub(crate) fn read(&self) -> Result<String, Failure> {
+        let (name, bytes) = match (&self.prompt, &self.file) {
+            (Some(prompt), _) => return Ok(prompt.clone()),
+            (None, Some(path)) if path.as_os_str() != "-" => (path.display().to_string(), std::fs::read(path).map_err(|e| Failure::io(path, e))?),
+            (None, None) if std::io::stdin().is_terminal() => {
+                return Err(Failure::usage("no text given", "give it with -p TEXT, with -f FILE, or on standard input"));
+            }
+            (None, Some(_) | None) => {
+                let mut bytes = Vec::new();
+                std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Failure::io("standard input", e))?;
+                ("standard input".to_owned(), bytes)
+            }
+        };
+        let mut text = String::from_utf8(bytes).map_err(|e| {
+            let fault = hob::Fault::at(name).expected("UTF-8 text").found(format!("byte {} is not", e.utf8_error().valid_up_to()));
+            Failure::Engine(hob::Error::Input(fault))
+        })?;
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// How the model runs on this machine.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct Machine {
+    /// Worker threads [default: the machine's cores]
+    #[arg(short = 't', long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) threads: Option<usize>,
+    /// Context in tokens: prompt and reply together [default: the model's own, at most 4096]
+    #[arg(short = 'c', long, visible_alias = "ctx-size", value_name = "N", value_parser = at_least_one)]
+    pub(crate) context: Option<usize>,
+    /// Tokens computed together while a prompt is read (-ub); it changes the speed, never the result
+    #[arg(long, visible_alias = "ubatch-size", value_name = "N", value_parser = at_least_one)]
+    pub(crate) micro_batch: Option<usize>,
+    /// Numbers in the key cache (-ctk): f16 or f32
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    pub(crate) cache_type_k: KvName,
+    /// Numbers in the value cache (-ctv): f16 or f32
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    pub(crate) cache_type_v: KvName,
+}
+
+/// How the next token is chosen. What is not given here comes from the file, and else from hob.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplingFlags {
+    /// Same seed, same text [default: a new one each time]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// 0 takes the likeliest token each time
+    #[arg(long, visible_alias = "temperature", value_name = "T", value_parser = not_negative)]
+    pub(crate) temp: Option<f32>,
+    /// Keep the K likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Keep the likeliest tokens that together reach this probability; 1 keeps all
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub(crate) top_p: Option<f32>,
+    /// Keep tokens at least this likely against the likeliest; 0 keeps all
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub(crate) min_p: Option<f32>,
+    /// Make recent tokens less likely; 1 does nothing
+    #[arg(long, value_name = "X", value_parser = positive)]
+    pub(crate) repeat_penalty: Option<f32>,
+}
+
+impl Machine {
+    /// Opens the model, with a spinner where that takes long, and says what the file wants said.
+    pub(crate) fn open(&self, path: &Path) -> Result<Model, Failure> {
+        let waiting = Waiting::on(format!("opening {}", path.display()));
+        let mut options = Model::options();
+        if let Some(threads) = self.threads {
+            options = options.threads(threads);
+        }
+        if let Some(tokens) = self.context {
+            options = options.context(tokens);
+        }
+        if let Some(tokens) = self.micro_batch {
+            options = options.micro_batch(tokens);
+        }
+        let model = options.open(path)?;
+        drop(waiting);
+        model.notices().iter().for_each(|notice| note_dim(notice));
+        Ok(model)
+    }
+}
+
+impl SamplingFlags {
+    /// What the flags ask for; the rest stays unset.
+    pub(crate) fn sampling(&self) -> Sampling {
+        Sampling {
+            seed: self.seed,
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            ..Sampling::default()
+        }
+    }
+}
+
+/// The type of a cache's numbers, by name.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KvName {
+    F16,
+    F32,
+}
+
+impl KvName {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            KvName::F16 => "f16",
+            KvName::F32 => "f32",
+        }
+    }
+}
+
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is needed".into()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn number(text: &str, wanted: &str, fits: impl Fn(f32) -> bool) -> Result<f32, String> {
+    text.parse().ok().filter(|x: &f32| x.is_finite() && fits(*x)).ok_or_else(|| format!("{wanted} is needed"))
+}
+
+fn not_negative(text: &str) -> Result<f32, String> {
+    number(text, "a number from 0", |x| x >= 0.0)
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    number(text, "a number above 0", |x| x > 0.0)
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
+}
+
+/// Two- and three-letter flags of llama.cpp, which hob's users know, in their long form: clap takes one letter after one dash.
+const SHORT_NAMES: [(&str, &str); 3] = [("-ub", "--micro-batch"), ("-ctk", "--cache-type-k"), ("-ctv", "--cache-type-v")];
+
+/// The command line with [`SHORT_NAMES`] spelled out.
+pub(crate) fn spelled_out(line: impl Iterator<Item = std::ffi::OsString>) -> Vec<std::ffi::OsString> {
+    let mut flags = true;
+    line.map(|word| {
+        flags &= word != "--";
+        match SHORT_NAMES.iter().find(|(short, _)| flags && word == *short) {
+            Some((_, long)) => (*long).into(),
+            None => word,
+        }
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_spelled_out_up_to_the_double_dash() {
+        let line = ["hob", "logits", "-ub", "7", "-ctk", "f32", "-u", "--", "-ub"].map(Into::into);
+        let want = ["hob", "logits", "--micro-batch", "7", "--cache-type-k", "f32", "-u", "--", "-ub"];
+        assert_eq!(spelled_out(line.into_iter()), want.map(std::ffi::OsString::from));
+    }
+
+    #[test]
+    fn numbers_outside_their_range_are_refused() {
+        for (parse, good, bad) in [
+            (probability as fn(&str) -> Result<f32, String>, ["0", "0.95", "1"], ["1.5", "-0.1", "nan"]),
+            (not_negative, ["0", "0.7", "100"], ["-1", "inf", "warm"]),
+            (positive, ["0.1", "1", "2"], ["0", "-1", ""]),
+        ] {
+            assert!(good.iter().all(|text| parse(text).is_ok()));
+            assert!(bad.iter().all(|text| parse(text).is_err()));
+        }
+        assert!(at_least_one("0").is_err() && at_least_one("x").is_err() && at_least_one("8") == Ok(8));
+    }
+}
