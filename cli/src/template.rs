@@ -73,7 +73,8 @@ impl Source {
 
     /// The model's own, or the one that its vocabulary speaks for.
     fn of_model(metadata: &Metadata) -> Result<Source, Failure> {
-        let tokens: Vec<Cow<'_, str>> = metadata.strings("tokenizer.ggml.tokens")?.map(|tokens| tokens.iter().collect()).unwrap_or_default();
+        let tokens: Vec<Cow<'_, str>> =
+            metadata.strings("tokenizer.ggml.tokens")?.map(|tokens| tokens.iter().collect()).unwrap_or_default();
         let template = match metadata.str("tokenizer.chat_template")? {
             Some(text) => ChatTemplate::from_source(text)?,
             None => {
