@@ -186,15 +186,17 @@ fn open_split(path: &Path, count: u32, found: &Metadata) -> Result<Gguf> {
         paths.push(file);
     }
     let tensors: u64 = parts.iter().map(|(_, part)| part.tensors.len() as u64).sum();
-    if let Some(expected) = parts.first().and_then(|(_, part)| part.metadata.u64(SPLIT_TENSORS).transpose()).transpose()? {
-        if expected != tensors {
-            return Err(Error::Gguf(
-                Fault::at(path.display().to_string())
-                    .expected(format!("{expected} tensors in all parts"))
-                    .found(tensors)
-                    .help("the parts belong to different models: download them again"),
-            ));
-        }
+    let announced = match parts.first() {
+        Some((_, first)) => first.metadata.u64(SPLIT_TENSORS)?,
+        None => None,
+    };
+    if let Some(expected) = announced.filter(|count| *count != tensors) {
+        return Err(Error::Gguf(
+            Fault::at(path.display().to_string())
+                .expected(format!("{expected} tensors in all parts"))
+                .found(tensors)
+                .help("the parts belong to different models: download them again"),
+        ));
     }
     Gguf::assemble(parts, paths)
 }
