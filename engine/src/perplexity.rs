@@ -12,6 +12,8 @@
 //! Source: llama.cpp, tools/perplexity (the measure without a stride); the numbers are comparable with the published ones.
 
 use crate::error::{Error, Fault, Result};
+use crate::generate::Session;
+use crate::tokenizer::{Special, Tokenizer};
 
 /// What is known after a chunk, and in the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,6 +93,31 @@ pub fn perplexity(
         progress(&found);
     }
     Ok(found)
+}
+
+/// Measures the perplexity of a text, as its file holds it, in chunks of `context` tokens. What the session held is lost.
+pub fn of_text(
+    session: &mut Session,
+    tokenizer: &Tokenizer,
+    text: &str,
+    context: usize,
+    progress: impl FnMut(&Perplexity),
+) -> Result<Perplexity> {
+    let bos = if tokenizer.adds_bos() { tokenizer.bos() } else { None };
+    let mut tokens: Vec<u32> = bos.into_iter().collect();
+    tokens.extend(tokenizer.encode(text_of(text), Special::Literal)?);
+    let chunks = Chunks { context, bos, limit: None };
+    let run = |chunk: &[u32], sink: &mut Sink<'_>| {
+        let (read, scored) = chunk.split_at(chunks.first_scored());
+        session.truncate(0)?;
+        session.feed(read)?;
+        let mut position = read.len();
+        session.logits_of_all(scored, |logits| {
+            position += 1;
+            sink(position - 1, logits)
+        })
+    };
+    perplexity(&tokens, &chunks, run, progress)
 }
 
 impl Chunks {
