@@ -1,41 +1,15 @@
 //! Session: tokens in, tokens out. A [`Session`] is one conversation's cache over a shared model; a [`Generator`] is the
 //! iterator that continues it.
 
+pub use crate::batch::Canceller;
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
 use crate::sampler::Sampler;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A token's id.
 type Token = u32;
-
-/// Stops the work of a session from another thread, prefill included. One [`cancel`](Canceller::cancel) ends one piece of work:
-/// the one under way, or else the next.
-#[derive(Clone, Debug, Default)]
-pub struct Canceller(Arc<AtomicBool>);
-
-impl Canceller {
-    /// Stops the work within a tenth of a second.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether a cancel waits to be noticed.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn clear(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-
-    pub(crate) fn flag(&self) -> &AtomicBool {
-        &self.0
-    }
-}
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

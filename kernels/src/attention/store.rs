@@ -10,6 +10,7 @@ use crate::Cpu;
 use crate::naive::attention::BLOCK;
 use half::f16;
 use std::fmt;
+use std::ops::Range;
 
 /// How a cached number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +110,14 @@ impl Numbers {
         }
     }
 
+    fn copy_from(&mut self, from: &Numbers, range: Range<usize>) {
+        match (self, from) {
+            (Numbers::F16(to), Numbers::F16(from)) => to[range.clone()].copy_from_slice(&from[range]),
+            (Numbers::F32(to), Numbers::F32(from)) => to[range.clone()].copy_from_slice(&from[range]),
+            (Numbers::F16(_), Numbers::F32(_)) | (Numbers::F32(_), Numbers::F16(_)) => unreachable!("a copy has the same types"),
+        }
+    }
+
     fn get(&self, i: usize) -> f32 {
         match self {
             Numbers::F16(x) => f16::from_bits(x[i]).to_f32(),
@@ -192,6 +201,27 @@ impl KvStore {
             v.extend((0..value_dim).map(|d| self.v.get((head * capacity + p) * value_dim + d)));
         }
         (k, v)
+    }
+
+    /// A second store of the same capacity that holds the first `n` positions.
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    ///
+    /// # Panics
+    /// If there are fewer positions.
+    pub fn copy(&self, n: usize) -> Result<KvStore, AllocError> {
+        let KvStore { kv_heads, key_dim, value_dim, capacity, .. } = *self;
+        assert!(n <= capacity, "{n} positions of {capacity}");
+        let (k, v) = self.types();
+        let mut copy = KvStore::new(k, v, kv_heads, key_dim, value_dim, capacity)?;
+        for head in 0..kv_heads {
+            let keys = head * capacity * key_dim..(head * capacity + n.next_multiple_of(BLOCK)) * key_dim;
+            let values = head * capacity * value_dim..(head * capacity + n) * value_dim;
+            copy.k.copy_from(&self.k, keys);
+            copy.v.copy_from(&self.v, values);
+        }
+        Ok(copy)
     }
 
     /// Positions that fit.

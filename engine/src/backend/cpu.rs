@@ -1,0 +1,358 @@
+//! The CPU back end: hob's own kernels on the mapped weights.
+
+use crate::backend::{Attend, Backend, ExpertWeights, Linear, Product, Qkv, Stored};
+use crate::batch::{Canceller, Entry, Logits};
+use crate::block::Norm;
+use crate::block::rope::{Pairing, Rope};
+use crate::cache::{LayerState, Rewind, Sequence, StateSpec};
+use crate::config::NormKind;
+use crate::error::{Error, Fault, Result};
+use hob_kernels::attention::{self, KvStore, Lane};
+use hob_kernels::format::dequantize;
+use hob_kernels::naive::math::times_sigmoid;
+use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Inputs, Matrix};
+use hob_kernels::ops::{self, Activation, Router};
+use hob_kernels::{Cpu, Level, Pool};
+
+/// Runs a decoder on this machine's CPU.
+pub struct CpuBackend {
+    level: Level,
+    pool: Pool,
+}
+
+impl CpuBackend {
+    /// A back end of so many threads, the caller's included, at the best CPU level or the one that `HOB_LEVEL` names.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where `HOB_LEVEL` names a level that this machine lacks.
+    pub fn new(threads: usize) -> Result<CpuBackend> {
+        let level = Level::from_env().map_err(|e| Error::Unsupported(Fault::at("HOB_LEVEL").found(e)))?;
+        Ok(CpuBackend { level, pool: Pool::new(threads) })
+    }
+
+    fn cpu<'a>(&'a self, stop: &'a Canceller) -> Cpu<'a> {
+        Cpu { level: self.level, pool: &self.pool, stop: stop.flag() }
+    }
+}
+
+/// Activations `[rows, width]`, in a buffer that only grows.
+#[derive(Default)]
+pub struct Tensor {
+    data: Vec<f32>,
+    rows: usize,
+    width: usize,
+}
+
+impl Tensor {
+    fn values(&self) -> &[f32] {
+        &self.data[..self.rows * self.width]
+    }
+
+    fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.data[..self.rows * self.width]
+    }
+
+    /// Takes this shape; what it holds is left from before.
+    fn shape(&mut self, rows: usize, width: usize) -> &mut [f32] {
+        (self.rows, self.width) = (rows, width);
+        if self.data.len() < rows * width {
+            self.data.resize(rows * width, 0.0);
+        }
+        self.values_mut()
+    }
+}
+
+/// Keys and values of one layer and sequence.
+pub struct State {
+    store: KvStore,
+}
+
+/// What no room for a state says.
+fn no_room(bytes: u64) -> Error {
+    let fault = Fault::at("KV cache").found(format!("no memory for {:.1} MiB", bytes as f64 / (1 << 20) as f64));
+    Error::Memory(fault.help("ask for a smaller context, or a smaller cache type"))
+}
+
+impl LayerState for State {
+    fn rewind(&self) -> Rewind {
+        Rewind::Free
+    }
+
+    fn copy(&self, len: usize) -> Result<State> {
+        self.store.copy(len).map(|store| State { store }).map_err(|_| no_room(self.store.bytes() as u64))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.store.bytes() as u64
+    }
+}
+
+/// A run of one sequence's tokens in the batch.
+#[derive(Clone, Copy)]
+struct Run {
+    sequence: usize,
+    first: usize,
+    tokens: usize,
+    position: usize,
+}
+
+/// What a step needs besides tensors.
+#[derive(Default)]
+pub struct Step {
+    stop: Canceller,
+    ids: Vec<u32>,
+    wanted: Vec<usize>,
+    runs: Vec<Run>,
+    /// Cosines and sines of each rope, `[tokens, rotary / 2]`.
+    angles: Vec<Angles>,
+    inputs: Inputs,
+    /// Experts of each token, `[tokens, k]`, and their weights.
+    chosen: Vec<u32>,
+    weights: Vec<f32>,
+    k: usize,
+    /// The same by expert.
+    offsets: Vec<u32>,
+    slots: Vec<u32>,
+    /// Per slot: `[slots, ff]`, `[slots, ff]`, `[slots, width]`.
+    gate: Tensor,
+    up: Tensor,
+    /// What a gate and its activation make, `[tokens or slots, ff]`.
+    hidden: Tensor,
+    down: Tensor,
+}
+
+#[derive(Default)]
+struct Angles {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    rotary: usize,
+    pairing: Option<Pairing>,
+}
+
+/// The matrix in a file, for a kernel. Its size was checked when it was loaded.
+fn matrix(stored: &Stored) -> Matrix<'_> {
+    match Matrix::new(stored.format, stored.rows, stored.cols, &stored.bytes) {
+        Some(matrix) => matrix,
+        None => unreachable!("{}: `weight` checked its size", stored.name),
+    }
+}
+
+fn product<'a>((linear, out): &'a mut Product<'_, CpuBackend>, tokens: usize) -> matmul::Product<'a> {
+    matmul::Product { weight: matrix(&linear.weight), out: out.shape(tokens, linear.weight.rows) }
+}
+
+impl Backend for CpuBackend {
+    type Weight = Stored;
+    type Vector = Vec<f32>;
+    type Tensor = Tensor;
+    type State = State;
+    type Step = Step;
+
+    fn weight(&self, stored: Stored) -> Result<Stored> {
+        if Matrix::new(stored.format, stored.rows, stored.cols, &stored.bytes).is_none() {
+            let fault = Fault::at(stored.name).expected(format!("{} rows of {} {:?}", stored.rows, stored.cols, stored.format));
+            return Err(Error::Model(fault.found(format!("{} bytes", stored.bytes.len()))));
+        }
+        Ok(stored)
+    }
+
+    fn vector(&self, values: Vec<f32>) -> Result<Vec<f32>> {
+        Ok(values)
+    }
+
+    fn state(&self, spec: &StateSpec, capacity: usize) -> Result<State> {
+        match *spec {
+            StateSpec::KeyValue { heads, key_dim, value_dim, k, v } => {
+                let store = KvStore::new(k, v, heads, key_dim, value_dim, capacity);
+                let bytes = (k.bytes() * key_dim + v.bytes() * value_dim) as u64 * heads as u64 * capacity as u64;
+                store.map(|store| State { store }).map_err(|_| no_room(bytes))
+            }
+        }
+    }
+
+    fn begin(&self, step: &mut Step, batch: &[Entry], ropes: &[Rope], stop: &Canceller) {
+        step.stop = stop.clone();
+        step.ids.clear();
+        step.ids.extend(batch.iter().map(|e| e.token));
+        step.wanted.clear();
+        step.wanted.extend(batch.iter().enumerate().filter(|(_, e)| e.logits == Logits::Want).map(|(i, _)| i));
+        step.runs.clear();
+        for (i, entry) in batch.iter().enumerate() {
+            let sequence = entry.sequence as usize;
+            match step.runs.last_mut() {
+                Some(run) if run.sequence == sequence => run.tokens += 1,
+                Some(_) | None => step.runs.push(Run { sequence, first: i, tokens: 1, position: entry.position as usize }),
+            }
+        }
+        step.angles.resize_with(ropes.len(), Angles::default);
+        for (angles, rope) in step.angles.iter_mut().zip(ropes) {
+            rope.angles(batch.iter().map(|e| e.position), &mut angles.cos, &mut angles.sin);
+            (angles.rotary, angles.pairing) = (rope.rotary(), Some(rope.pairing));
+        }
+    }
+
+    fn embed(&self, step: &mut Step, table: &Stored, scale: f32, out: &mut Tensor) {
+        let row = table.bytes.len() / table.rows;
+        let values = out.shape(step.ids.len(), table.cols);
+        for (id, out) in step.ids.iter().zip(values.chunks_exact_mut(table.cols)) {
+            dequantize(table.format, &table.bytes[*id as usize * row..][..row], out);
+        }
+        if scale != 1.0 {
+            ops::scale(self.cpu(&step.stop), out.values_mut(), scale);
+        }
+    }
+
+    fn norm(&self, step: &mut Step, x: &Tensor, norm: &Norm<Self>, out: &mut Tensor) {
+        let cpu = self.cpu(&step.stop);
+        let out = out.shape(x.rows, x.width);
+        match norm.kind {
+            NormKind::Rms => ops::rms_norm(cpu, x.values(), Some(&norm.weight), norm.eps, norm.width, out),
+            NormKind::Layer => ops::layer_norm(cpu, x.values(), &norm.weight, norm.bias.as_deref(), norm.eps, norm.width, out),
+        }
+    }
+
+    fn norm_in_place(&self, step: &mut Step, x: &mut Tensor, norm: &Norm<Self>) {
+        match norm.kind {
+            NormKind::Rms => ops::rms_norm_in_place(self.cpu(&step.stop), x.values_mut(), Some(&norm.weight), norm.eps, norm.width),
+            NormKind::Layer => {
+                let mut copy = std::mem::take(&mut step.down);
+                self.copy(step, x, &mut copy);
+                self.norm(step, &copy, norm, x);
+                step.down = copy;
+            }
+        }
+    }
+
+    fn linear(&self, step: &mut Step, x: &Tensor, products: &mut [Product<'_, Self>]) {
+        let cpu = Cpu { level: self.level, pool: &self.pool, stop: step.stop.flag() };
+        let formats = products.iter().map(|(linear, _)| linear.weight.format);
+        step.inputs.set(cpu, x.values(), x.width, formats);
+        let n = x.rows;
+        match &mut *products {
+            [a] => matmul::matmul(cpu, &step.inputs, &mut [product(a, n)]),
+            [a, b] => matmul::matmul(cpu, &step.inputs, &mut [product(a, n), product(b, n)]),
+            [a, b, c] => matmul::matmul(cpu, &step.inputs, &mut [product(a, n), product(b, n), product(c, n)]),
+            more => {
+                let mut all: Vec<_> = more.iter_mut().map(|p| product(p, n)).collect();
+                matmul::matmul(cpu, &step.inputs, &mut all);
+            }
+        }
+        for (Linear { bias, .. }, out) in products {
+            if let Some(bias) = bias {
+                ops::add_bias(cpu, out.values_mut(), bias);
+            }
+        }
+    }
+
+    fn rotate(&self, step: &mut Step, x: &mut Tensor, head_dim: usize, rope: usize) {
+        let Angles { cos, sin, rotary, pairing } = &step.angles[rope];
+        let Some(pairing) = *pairing else { return };
+        let heads = x.width / head_dim;
+        ops::rope(self.cpu(&step.stop), x.values_mut(), heads, head_dim, *rotary, pairing, cos, sin);
+    }
+
+    fn attend(
+        &self,
+        step: &mut Step,
+        attend: &Attend,
+        qkv: Qkv<'_, Self>,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Tensor,
+    ) {
+        let cpu = self.cpu(&step.stop);
+        let Qkv { q, k, v } = qkv;
+        for run in &step.runs {
+            let rows = |t: &Tensor| run.first * t.width..(run.first + run.tokens) * t.width;
+            let store = &mut sequences[run.sequence].states[slot].store;
+            store.write(cpu, run.position, &k.values()[rows(k)], &v.values()[rows(v)]);
+        }
+        let kernel = attention::Attend {
+            heads: attend.heads,
+            scale: attend.scale,
+            softcap: attend.softcap,
+            window: attend.window.map_or(attention::Window::None, attention::Window::Sliding),
+        };
+        let lane = |run: &Run| Lane { store: &sequences[run.sequence].states[slot].store, position: run.position, tokens: run.tokens };
+        let value_dim = v.width / (k.width / (q.width / attend.heads));
+        let out = out.shape(q.rows, attend.heads * value_dim);
+        match step.runs.as_slice() {
+            [one] => attention::attend(cpu, &kernel, q.values(), &[lane(one)], out),
+            many => attention::attend(cpu, &kernel, q.values(), &many.iter().map(lane).collect::<Vec<_>>(), out),
+        }
+    }
+
+    fn glu(&self, step: &mut Step, activation: Activation, gate: &mut Tensor, up: &Tensor) {
+        let Step { stop, hidden, .. } = step;
+        ops::glu(self.cpu(stop), activation, gate.values(), up.values(), hidden.shape(gate.rows, gate.width));
+        std::mem::swap(gate, hidden);
+    }
+
+    fn activate(&self, step: &mut Step, activation: Activation, x: &mut Tensor) {
+        ops::activate(self.cpu(&step.stop), activation, x.values_mut());
+    }
+
+    fn route(&self, step: &mut Step, logits: &Tensor, router: &Router, bias: Option<&Vec<f32>>) {
+        step.k = router.k;
+        step.chosen.resize(logits.rows * router.k, 0);
+        step.weights.resize(logits.rows * router.k, 0.0);
+        let cpu = Cpu { level: self.level, pool: &self.pool, stop: step.stop.flag() };
+        ops::route(cpu, logits.values(), logits.width, router, bias.map(Vec::as_slice), &mut step.chosen, &mut step.weights);
+        ops::group_by_expert(&step.chosen, logits.width, &mut step.offsets, &mut step.slots);
+    }
+
+    fn experts(&self, step: &mut Step, x: &Tensor, experts: &ExpertWeights<Self>, out: &mut Tensor) {
+        let Step { stop, inputs, offsets, slots, k, gate, up, hidden, down, weights, .. } = step;
+        let cpu = self.cpu(stop);
+        let groups = Groups { offsets, slots, k: *k };
+        let n = x.rows * *k;
+        let ff = experts.gate.rows / experts.count;
+        inputs.set(cpu, x.values(), x.width, [experts.gate.format, experts.up.format].into_iter());
+        let mut products = [
+            ExpertProduct { weights: matrix(&experts.gate), out: gate.shape(n, ff) },
+            ExpertProduct { weights: matrix(&experts.up), out: up.shape(n, ff) },
+        ];
+        matmul::matmul_experts(cpu, inputs, groups, InputRow::Token, experts.count, &mut products);
+        ops::glu(cpu, experts.activation, gate.values(), up.values(), hidden.shape(n, ff));
+        inputs.set(cpu, hidden.values(), ff, [experts.down.format].into_iter());
+        let mut products = [ExpertProduct { weights: matrix(&experts.down), out: down.shape(n, x.width) }];
+        matmul::matmul_experts(cpu, inputs, groups, InputRow::Slot, experts.count, &mut products);
+        ops::combine(cpu, down.values(), weights, *k, x.width, out.shape(x.rows, x.width));
+    }
+
+    fn gate(&self, _: &mut Step, x: &mut Tensor, gate: &Tensor) {
+        let width = x.width;
+        for (row, gate) in x.values_mut().chunks_exact_mut(width).zip(gate.values()) {
+            row.iter_mut().for_each(|x| *x = times_sigmoid(*x, *gate));
+        }
+    }
+
+    fn copy(&self, _: &mut Step, x: &Tensor, out: &mut Tensor) {
+        out.shape(x.rows, x.width).copy_from_slice(x.values());
+    }
+
+    fn add(&self, step: &mut Step, x: &mut Tensor, y: &Tensor) {
+        ops::add(self.cpu(&step.stop), x.values_mut(), y.values());
+    }
+
+    fn scale(&self, step: &mut Step, x: &mut Tensor, factor: f32) {
+        ops::scale(self.cpu(&step.stop), x.values_mut(), factor);
+    }
+
+    fn softcap(&self, step: &mut Step, x: &mut Tensor, cap: f32) {
+        ops::softcap(self.cpu(&step.stop), x.values_mut(), cap);
+    }
+
+    fn wanted(&self, step: &mut Step, x: &Tensor, out: &mut Tensor) {
+        let rows = out.shape(step.wanted.len(), x.width);
+        for (from, to) in step.wanted.iter().zip(rows.chunks_exact_mut(x.width)) {
+            to.copy_from_slice(&x.values()[from * x.width..][..x.width]);
+        }
+    }
+
+    fn read(&self, _: &mut Step, x: &Tensor, out: &mut Vec<f32>) -> Result<()> {
+        out.clear();
+        out.extend_from_slice(x.values());
+        Ok(())
+    }
+}

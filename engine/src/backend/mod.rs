@@ -1,0 +1,158 @@
+//! The seam between the decoder and what computes it.
+//!
+//! A [`Backend`] offers about two dozen verbs, each a step of a transformer with a name in the literature: coarse enough to
+//! be one parallel region on a CPU and one kernel on a GPU. Tensors are `f32 [tokens, width]`; a verb writes into a tensor
+//! it is given, so buffers are made once and decoding allocates nothing. Token ids and positions ride in the back end's
+//! [`Step`](Backend::Step), filled once by [`begin`](Backend::begin); only [`read`](Backend::read) brings anything back.
+
+pub mod cpu;
+
+use crate::batch::{Canceller, Entry};
+use crate::block::Norm;
+use crate::block::rope::Rope;
+use crate::cache::{LayerState, Sequence, StateSpec};
+use crate::error::Result;
+use crate::gguf::Bytes;
+use hob_kernels::Format;
+use hob_kernels::ops::{Activation, Router};
+
+/// A matrix of weights as it lies in the file: `[rows, cols]`, or for a stack of experts `[experts · rows, cols]`.
+#[derive(Clone)]
+pub struct Stored {
+    /// Tensor name, for errors.
+    pub name: String,
+    /// Block format.
+    pub format: Format,
+    /// Outputs, of all experts together.
+    pub rows: usize,
+    /// Inputs: the length of a row.
+    pub cols: usize,
+    /// `rows` rows, each a whole number of blocks.
+    pub bytes: Bytes,
+}
+
+/// A linear map with its optional bias.
+pub struct Linear<B: Backend> {
+    /// `[outputs, inputs]`.
+    pub weight: B::Weight,
+    /// `[outputs]`.
+    pub bias: Option<B::Vector>,
+}
+
+/// A linear map in a call: the map, and where its result goes.
+pub type Product<'a, B> = (&'a Linear<B>, &'a mut <B as Backend>::Tensor);
+
+/// The projections of a layer's experts, each a stack `[experts · rows, cols]`.
+pub struct ExpertWeights<B: Backend> {
+    /// `[experts, ff, width]`.
+    pub gate: B::Weight,
+    /// `[experts, ff, width]`.
+    pub up: B::Weight,
+    /// `[experts, width, ff]`.
+    pub down: B::Weight,
+    /// How many there are.
+    pub count: usize,
+    /// Activation of the gate.
+    pub activation: Activation,
+}
+
+/// What an attention layer asks of [`Backend::attend`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attend {
+    /// Query heads.
+    pub heads: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// `cap · tanh(s / cap)` on the scaled scores.
+    pub softcap: Option<f32>,
+    /// How many positions a query sees, its own included; all where `None`.
+    pub window: Option<usize>,
+}
+
+/// Queries, keys and values of a step.
+pub struct Qkv<'a, B: Backend> {
+    /// `[tokens, heads · key_dim]`.
+    pub q: &'a B::Tensor,
+    /// `[tokens, kv_heads · key_dim]`.
+    pub k: &'a B::Tensor,
+    /// `[tokens, kv_heads · value_dim]`.
+    pub v: &'a B::Tensor,
+}
+
+/// Computes a decoder's steps.
+pub trait Backend: Send + Sync + Sized + 'static {
+    /// A matrix of weights.
+    type Weight: Send + Sync;
+    /// A small vector in f32: a norm's weight, a bias.
+    type Vector: Send + Sync;
+    /// Activations, `f32 [tokens, width]`.
+    type Tensor: Default + Send;
+    /// What a layer remembers of one sequence.
+    type State: LayerState;
+    /// What one step needs besides tensors: positions, angles, routing, scratch. Reused from step to step.
+    type Step: Default + Send;
+
+    /// Takes a matrix from the file.
+    ///
+    /// # Errors
+    /// Where the device cannot hold it.
+    fn weight(&self, stored: Stored) -> Result<Self::Weight>;
+    /// Takes a small vector.
+    ///
+    /// # Errors
+    /// Where the device cannot hold it.
+    fn vector(&self, values: Vec<f32>) -> Result<Self::Vector>;
+    /// Makes an empty state for a sequence of up to `capacity` positions.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory) where there is no room for it.
+    fn state(&self, spec: &StateSpec, capacity: usize) -> Result<Self::State>;
+
+    /// Starts a step: ids, positions and the angles of every rope go where the verbs find them.
+    fn begin(&self, step: &mut Self::Step, batch: &[Entry], ropes: &[Rope], stop: &Canceller);
+    /// `out[t] = scale · table[token of t]`.
+    fn embed(&self, step: &mut Self::Step, table: &Self::Weight, scale: f32, out: &mut Self::Tensor);
+    /// Normalises each row.
+    fn norm(&self, step: &mut Self::Step, x: &Self::Tensor, norm: &Norm<Self>, out: &mut Self::Tensor);
+    /// Normalises each run of the norm's width in place: query and key heads.
+    fn norm_in_place(&self, step: &mut Self::Step, x: &mut Self::Tensor, norm: &Norm<Self>);
+    /// Linear maps of one input, which is quantized once for all of them.
+    fn linear(&self, step: &mut Self::Step, x: &Self::Tensor, products: &mut [Product<'_, Self>]);
+    /// Turns the heads of `x` by rope number `rope` of this step.
+    fn rotate(&self, step: &mut Self::Step, x: &mut Self::Tensor, head_dim: usize, rope: usize);
+    /// Appends keys and values to state `slot` of each sequence, then attends with the queries.
+    fn attend(
+        &self,
+        step: &mut Self::Step,
+        attend: &Attend,
+        qkv: Qkv<'_, Self>,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Self::Tensor,
+    );
+    /// `gate = activation(gate) · up`.
+    fn glu(&self, step: &mut Self::Step, activation: Activation, gate: &mut Self::Tensor, up: &Self::Tensor);
+    /// `x = activation(x)`.
+    fn activate(&self, step: &mut Self::Step, activation: Activation, x: &mut Self::Tensor);
+    /// Chooses each token's experts; the choice stays in the step.
+    fn route(&self, step: &mut Self::Step, logits: &Self::Tensor, router: &Router, bias: Option<&Self::Vector>);
+    /// `out[t] = Σ weight · expert(x[t])` over the experts that [`route`](Backend::route) chose.
+    fn experts(&self, step: &mut Self::Step, x: &Self::Tensor, experts: &ExpertWeights<Self>, out: &mut Self::Tensor);
+    /// `x[t] *= sigmoid(gate[t])`, one gate a token.
+    fn gate(&self, step: &mut Self::Step, x: &mut Self::Tensor, gate: &Self::Tensor);
+    /// `out = x`.
+    fn copy(&self, step: &mut Self::Step, x: &Self::Tensor, out: &mut Self::Tensor);
+    /// `x += y`.
+    fn add(&self, step: &mut Self::Step, x: &mut Self::Tensor, y: &Self::Tensor);
+    /// `x *= factor`.
+    fn scale(&self, step: &mut Self::Step, x: &mut Self::Tensor, factor: f32);
+    /// `x = cap · tanh(x / cap)`.
+    fn softcap(&self, step: &mut Self::Step, x: &mut Self::Tensor, cap: f32);
+    /// The rows whose logits are wanted, in batch order.
+    fn wanted(&self, step: &mut Self::Step, x: &Self::Tensor, out: &mut Self::Tensor);
+    /// Brings a tensor to the host, replacing what `out` holds.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn read(&self, step: &mut Self::Step, x: &Self::Tensor, out: &mut Vec<f32>) -> Result<()>;
+}

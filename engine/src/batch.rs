@@ -1,0 +1,62 @@
+//! A step's work: a ragged batch of tokens, each with its sequence and position.
+//!
+//! One sequence with one token is decode, one sequence with many is prefill, many sequences are a server's step, and a
+//! draft to be checked is a run whose rows all want logits. They are all the same call.
+
+use crate::tokenizer::Token;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether a token's row of logits is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// Only its keys and values are.
+    Skip,
+    /// The step returns its row, in batch order.
+    Want,
+}
+
+/// One token of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id.
+    pub token: Token,
+    /// Which of the step's caches it belongs to. The tokens of a sequence stand together.
+    pub sequence: u32,
+    /// Its absolute position, which continues its cache.
+    pub position: u32,
+    /// Whether its logits are wanted.
+    pub logits: Logits,
+}
+
+/// Stops work from another thread: a step that is under way ends with [`Error::Cancelled`](crate::Error::Cancelled)
+/// within a fraction of a matrix product. Clones are one and the same switch.
+#[derive(Clone, Debug, Default)]
+pub struct Canceller(Arc<AtomicBool>);
+
+impl Canceller {
+    /// A switch that is off.
+    pub fn new() -> Canceller {
+        Canceller::default()
+    }
+
+    /// Stops the work that watches this switch.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`cancel`](Canceller::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Turns the switch off again, before the next piece of work.
+    pub fn clear(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// The flag itself, for the kernels.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+}

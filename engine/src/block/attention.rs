@@ -1,0 +1,160 @@
+//! Multi-head attention with grouped keys and values (Vaswani et al. 2017; GQA, Ainslie et al. 2023).
+//!
+//! ```text
+//! q, k, v = h·Wq, h·Wk, h·Wv;  q, k = norm(q), norm(k);  q, k = rope(q), rope(k)
+//! y = softmax(scale · q·kᵀ) v · Wo                                         the norms, biases, window and soft cap optional
+//! ```
+
+use crate::backend::{Attend, Backend, Linear, Qkv};
+use crate::block::rope::Rope;
+use crate::block::{Norm, Work};
+use crate::cache::{CacheOptions, Sequence, StateSpec};
+use crate::config::Scaling;
+use crate::error::{Error, Fault, Result};
+use crate::weights::Loader;
+use std::fmt;
+
+/// One attention layer.
+pub struct Attention<B: Backend> {
+    q: Linear<B>,
+    k: Linear<B>,
+    v: Linear<B>,
+    o: Linear<B>,
+    q_norm: Option<Norm<B>>,
+    k_norm: Option<Norm<B>>,
+    attend: Attend,
+    kv_heads: usize,
+    key_dim: usize,
+    value_dim: usize,
+    /// Its number among the decoder's ropes.
+    rope: usize,
+    /// Its rope, for the card.
+    rope_text: String,
+}
+
+impl<B: Backend> Attention<B> {
+    /// The attention of layer `index`. A rope that no earlier layer has is added to `ropes`.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or does not fit.
+    pub fn load(loader: &Loader<'_, B>, index: usize, ropes: &mut Vec<Rope>) -> Result<Attention<B>> {
+        let config = loader.config;
+        let (heads, kv_heads) = (config.heads[index], config.kv_heads[index]);
+        let (key_dim, value_dim, width) = (config.key_dim, config.value_dim, config.width);
+        if heads == 0 || kv_heads == 0 || key_dim == 0 || value_dim == 0 {
+            let fault = Fault::at(format!("{}.attention.head_count", config.architecture)).expected("at least one head");
+            return Err(Error::Model(fault.found(format!("none in layer {index}"))));
+        }
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let [q, k, v] = if loader.has(&name("attn_qkv.weight")) {
+            loader.fused(&name("attn_qkv"), [heads * key_dim, kv_heads * key_dim, kv_heads * value_dim], width)?
+        } else {
+            [
+                loader.linear(&name("attn_q"), heads * key_dim, width)?,
+                loader.linear(&name("attn_k"), kv_heads * key_dim, width)?,
+                loader.linear(&name("attn_v"), kv_heads * value_dim, width)?,
+            ]
+        };
+        let window = config.window.filter(|_| loader.family.windowed(index));
+        let rope = rope(loader, window.is_some())?;
+        let rope_text = rope.to_string();
+        let rope = ropes.iter().position(|r| *r == rope).unwrap_or_else(|| {
+            ropes.push(rope);
+            ropes.len() - 1
+        });
+        Ok(Attention {
+            q,
+            k,
+            v,
+            o: loader.linear(&name("attn_output"), width, heads * value_dim)?,
+            q_norm: loader.norm(&name("attn_q_norm"), key_dim)?,
+            k_norm: loader.norm(&name("attn_k_norm"), key_dim)?,
+            attend: Attend {
+                heads,
+                scale: config.attention_scale.unwrap_or(1.0 / (key_dim as f32).sqrt()),
+                softcap: config.attention_softcap,
+                window,
+            },
+            kv_heads,
+            key_dim,
+            value_dim,
+            rope,
+            rope_text,
+        })
+    }
+
+    /// Keys and values of every position.
+    pub fn state(&self, options: &CacheOptions) -> StateSpec {
+        let CacheOptions { k, v, .. } = *options;
+        StateSpec::KeyValue { heads: self.kv_heads, key_dim: self.key_dim, value_dim: self.value_dim, k, v }
+    }
+
+    /// `out = attention(h)`.
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+        let step = &mut work.step;
+        backend.linear(step, &work.h, &mut [(&self.q, &mut work.q), (&self.k, &mut work.k), (&self.v, &mut work.v)]);
+        if let Some(norm) = &self.q_norm {
+            backend.norm_in_place(step, &mut work.q, norm);
+        }
+        if let Some(norm) = &self.k_norm {
+            backend.norm_in_place(step, &mut work.k, norm);
+        }
+        backend.rotate(step, &mut work.q, self.key_dim, self.rope);
+        backend.rotate(step, &mut work.k, self.key_dim, self.rope);
+        let qkv = Qkv { q: &work.q, k: &work.k, v: &work.v };
+        backend.attend(step, &self.attend, qkv, sequences, slot, &mut work.mixed);
+        backend.linear(step, &work.mixed, &mut [(&self.o, out)]);
+    }
+}
+
+/// The rope of a layer, with or without a window.
+fn rope<B: Backend>(loader: &Loader<'_, B>, windowed: bool) -> Result<Rope> {
+    let config = &loader.config.rope;
+    let pairing = loader.family.pairing;
+    let pairs = config.rotary / 2;
+    if let Some(base) = config.window_base.filter(|_| windowed) {
+        return Ok(Rope::new(config, pairing, base, Scaling::None, None));
+    }
+    // Per-frequency divisors: Llama 3.1 has one list, LongRoPE one for short contexts and one for long ones.
+    let (short, long) = ("rope_factors_short.weight", "rope_factors_long.weight");
+    let chosen = if loader.context > config.original_context { long } else { short };
+    let (scaling, divisors) = if loader.has(chosen) {
+        loader.skip(short);
+        loader.skip(long);
+        (Scaling::LongRope, loader.values(chosen, pairs)?)
+    } else {
+        (config.scaling, loader.values("rope_freqs.weight", pairs)?)
+    };
+    if scaling == Scaling::LongRope && divisors.is_none() {
+        return Err(loader.missing(chosen));
+    }
+    Ok(Rope::new(config, pairing, config.base, scaling, divisors.as_deref()))
+}
+
+impl<B: Backend> fmt::Display for Attention<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match (self.attend.heads, self.kv_heads) {
+            (q, kv) if q == kv => "mha",
+            (_, 1) => "mqa",
+            _ => "gqa",
+        };
+        write!(f, "{kind} {}/{}×{}", self.attend.heads, self.kv_heads, self.key_dim)?;
+        if self.value_dim != self.key_dim {
+            write!(f, ":{}", self.value_dim)?;
+        }
+        if self.q.bias.is_some() {
+            f.write_str(" bias")?;
+        }
+        if self.q_norm.is_some() {
+            f.write_str(" qk-norm")?;
+        }
+        write!(f, " {}", self.rope_text)?;
+        if let Some(window) = self.attend.window {
+            write!(f, " window {window}")?;
+        }
+        match self.attend.softcap {
+            Some(cap) => write!(f, " softcap {cap}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The feed-forward block: `down(act(gate·h) · (up·h))` (GLU, Shazeer 2020), or `down(act(up·h))` where there is no gate.
+
+use crate::backend::{Backend, Linear};
+use crate::block::Work;
+use crate::error::Result;
+use crate::weights::Loader;
+use hob_kernels::ops::Activation;
+use std::fmt;
+
+/// One feed-forward block.
+pub struct Dense<B: Backend> {
+    gate: Option<Linear<B>>,
+    up: Linear<B>,
+    down: Linear<B>,
+    activation: Activation,
+    ff: usize,
+}
+
+impl<B: Backend> Dense<B> {
+    /// The block of layer `index`.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or does not fit.
+    pub fn load(loader: &Loader<'_, B>, index: usize) -> Result<Dense<B>> {
+        let ff = loader.config.ff[index];
+        let name = |part: &str| format!("blk.{index}.{part}");
+        if !loader.has(&name("ffn_gate.weight")) && loader.rows(&name("ffn_up.weight")) == Some(2 * ff) {
+            let [gate, up] = loader.fused(&name("ffn_up"), [ff, ff], loader.config.width)?;
+            let down = loader.linear(&name("ffn_down"), loader.config.width, ff)?;
+            return Ok(Dense { gate: Some(gate), up, down, activation: loader.family.activation, ff });
+        }
+        Dense::of(loader, [&name("ffn_gate"), &name("ffn_up"), &name("ffn_down")], ff)
+    }
+
+    /// A block of the tensors `[gate, up, down]` with hidden width `ff`.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or does not fit.
+    pub fn of(loader: &Loader<'_, B>, [gate, up, down]: [&str; 3], ff: usize) -> Result<Dense<B>> {
+        let width = loader.config.width;
+        let gated = loader.has(&format!("{gate}.weight"));
+        Ok(Dense {
+            gate: if gated { Some(loader.linear(gate, ff, width)?) } else { None },
+            up: loader.linear(up, ff, width)?,
+            down: loader.linear(down, width, ff)?,
+            activation: loader.family.activation,
+            ff,
+        })
+    }
+
+    /// `out = ffn(h)`.
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, out: &mut B::Tensor) {
+        let step = &mut work.step;
+        let hidden = match &self.gate {
+            Some(gate) => {
+                backend.linear(step, &work.h, &mut [(gate, &mut work.gate), (&self.up, &mut work.up)]);
+                backend.glu(step, self.activation, &mut work.gate, &work.up);
+                &work.gate
+            }
+            None => {
+                backend.linear(step, &work.h, &mut [(&self.up, &mut work.up)]);
+                backend.activate(step, self.activation, &mut work.up);
+                &work.up
+            }
+        };
+        backend.linear(step, hidden, &mut [(&self.down, out)]);
+    }
+}
+
+impl<B: Backend> fmt::Display for Dense<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let glu = if self.gate.is_some() { " glu" } else { "" };
+        write!(f, "{:?}{glu} {}", self.activation, self.ff)
+    }
+}

@@ -1,0 +1,113 @@
+//! Mixture of experts (Shazeer et al. 2017): a router chooses some of the experts for each token; some models add an expert
+//! that all tokens share (DeepSeekMoE, Dai et al. 2024), with or without a gate of its own.
+
+use crate::backend::{Backend, ExpertWeights, Linear};
+use crate::block::dense::Dense;
+use crate::block::Work;
+use crate::error::{Error, Fault, Result};
+use crate::weights::Loader;
+use hob_kernels::ops::{Renormalize, Router};
+use std::fmt;
+
+/// A layer's experts.
+pub struct Experts<B: Backend> {
+    router: Linear<B>,
+    routing: Router,
+    weights: ExpertWeights<B>,
+    ff: usize,
+    shared: Option<Shared<B>>,
+}
+
+/// The expert that all tokens share.
+struct Shared<B: Backend> {
+    dense: Dense<B>,
+    /// `[1, width]`: how much of it a token takes.
+    gate: Option<Linear<B>>,
+}
+
+impl<B: Backend> Experts<B> {
+    /// The experts of layer `index`.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or does not fit.
+    pub fn load(loader: &Loader<'_, B>, index: usize) -> Result<Experts<B>> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let width = loader.config.width;
+        let Some(config) = loader.config.experts else {
+            let key = format!("{}.expert_count", loader.config.architecture);
+            let fault = Fault::at(key).expected("a number").found("no such key");
+            return Err(Error::Model(fault.help(format!("the file has {}", name("ffn_gate_inp.weight")))));
+        };
+        let up = name("ffn_up_exps.weight");
+        // Files of 2023 hold each expert as a tensor of its own.
+        if loader.has(&name("ffn_up.0.weight")) {
+            let fault = Fault::at(name("ffn_up.0.weight")).expected(format!("all experts in one tensor, {up}"));
+            return Err(Error::Unsupported(fault.found("one tensor per expert").help("convert the model again with a current converter")));
+        }
+        let ff = loader.rows(&up).ok_or_else(|| loader.missing(&up))?;
+        Ok(Experts {
+            router: loader.linear(&name("ffn_gate_inp"), config.count, width)?,
+            routing: Router {
+                gate: loader.family.gate,
+                k: config.used,
+                renormalize: match config.renormalize {
+                    None => loader.family.renormalize,
+                    Some(true) => Renormalize::Yes,
+                    Some(false) => Renormalize::No,
+                },
+                scale: config.scale,
+            },
+            weights: ExpertWeights {
+                gate: loader.stack(&name("ffn_gate_exps.weight"), config.count, ff, width)?,
+                up: loader.stack(&up, config.count, ff, width)?,
+                down: loader.stack(&name("ffn_down_exps.weight"), config.count, width, ff)?,
+                count: config.count,
+                activation: loader.family.activation,
+            },
+            ff,
+            shared: Shared::load(loader, index)?,
+        })
+    }
+
+    /// `out = Σ experts(h) + shared(h)`.
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, out: &mut B::Tensor) {
+        backend.linear(&mut work.step, &work.h, &mut [(&self.router, &mut work.router)]);
+        backend.route(&mut work.step, &work.router, &self.routing, None);
+        backend.experts(&mut work.step, &work.h, &self.weights, out);
+        let Some(shared) = &self.shared else { return };
+        let mut part = std::mem::take(&mut work.shared);
+        shared.dense.forward(backend, work, &mut part);
+        if let Some(gate) = &shared.gate {
+            backend.linear(&mut work.step, &work.h, &mut [(gate, &mut work.router)]);
+            backend.gate(&mut work.step, &mut part, &work.router);
+        }
+        backend.add(&mut work.step, out, &part);
+        work.shared = part;
+    }
+}
+
+impl<B: Backend> Shared<B> {
+    fn load(loader: &Loader<'_, B>, index: usize) -> Result<Option<Shared<B>>> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let Some(ff) = loader.rows(&name("ffn_up_shexp.weight")) else { return Ok(None) };
+        let dense = Dense::of(loader, [&name("ffn_gate_shexp"), &name("ffn_up_shexp"), &name("ffn_down_shexp")], ff)?;
+        let gated = loader.has(&name("ffn_gate_inp_shexp.weight"));
+        let gate = if gated { Some(loader.linear(&name("ffn_gate_inp_shexp"), 1, loader.config.width)?) } else { None };
+        Ok(Some(Shared { dense, gate }))
+    }
+}
+
+impl<B: Backend> fmt::Display for Experts<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Router { gate, k, renormalize, .. } = &self.routing;
+        write!(f, "experts {k}/{} {gate:?}", self.weights.count)?;
+        if *renormalize == Renormalize::Yes {
+            f.write_str(" renorm")?;
+        }
+        write!(f, " {:?} glu {}", self.weights.activation, self.ff)?;
+        match &self.shared {
+            Some(shared) => write!(f, " + shared {}", shared.dense),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The organs of a decoder: one a file.
+
+pub mod attention;
+pub mod dense;
+pub mod experts;
+pub mod rope;
+
+use crate::backend::Backend;
+use crate::cache::{CacheOptions, Sequence, StateSpec};
+use crate::config::NormKind;
+use crate::error::Result;
+use crate::weights::Loader;
+use attention::Attention;
+use dense::Dense;
+use experts::Experts;
+use rope::Rope;
+use std::fmt;
+
+/// A normalisation and what it normalises over.
+pub struct Norm<B: Backend> {
+    /// Root mean square, or mean and variance.
+    pub kind: NormKind,
+    /// `[width]`.
+    pub weight: B::Vector,
+    /// `[width]`.
+    pub bias: Option<B::Vector>,
+    /// Added under the root.
+    pub eps: f32,
+    /// Channels.
+    pub width: usize,
+}
+
+/// What mixes tokens.
+pub enum Mixer<B: Backend> {
+    /// Softmax attention over keys and values.
+    Attention(Attention<B>),
+}
+
+/// What works on each token alone.
+pub enum FeedForward<B: Backend> {
+    /// One feed-forward block for all tokens.
+    Dense(Dense<B>),
+    /// A choice of experts for each.
+    Experts(Experts<B>),
+}
+
+/// Buffers of a step, made once and reused. Each is named for its role; blocks that never run at the same time share them.
+/// What a block gives goes into a tensor of the caller's.
+pub struct Work<B: Backend> {
+    /// The back end's own.
+    pub step: B::Step,
+    /// The normalised input of a block, `[tokens, width]`.
+    pub h: B::Tensor,
+    /// `[tokens, heads · key_dim]`.
+    pub q: B::Tensor,
+    /// `[tokens, kv_heads · key_dim]`.
+    pub k: B::Tensor,
+    /// `[tokens, kv_heads · value_dim]`.
+    pub v: B::Tensor,
+    /// What the heads bring, `[tokens, heads · value_dim]`.
+    pub mixed: B::Tensor,
+    /// `[tokens, ff]`.
+    pub gate: B::Tensor,
+    /// `[tokens, ff]`.
+    pub up: B::Tensor,
+    /// Router logits, `[tokens, experts]`.
+    pub router: B::Tensor,
+    /// What the shared expert gives, `[tokens, width]`.
+    pub shared: B::Tensor,
+}
+
+impl<B: Backend> Default for Work<B> {
+    fn default() -> Work<B> {
+        Work {
+            step: Default::default(),
+            h: Default::default(),
+            q: Default::default(),
+            k: Default::default(),
+            v: Default::default(),
+            mixed: Default::default(),
+            gate: Default::default(),
+            up: Default::default(),
+            router: Default::default(),
+            shared: Default::default(),
+        }
+    }
+}
+
+impl<B: Backend> Mixer<B> {
+    /// The mixers of layer `index`, as its tensors say.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or does not fit.
+    pub fn load(loader: &Loader<'_, B>, index: usize, ropes: &mut Vec<Rope>) -> Result<Vec<Mixer<B>>> {
+        Ok(vec![Mixer::Attention(Attention::load(loader, index, ropes)?)])
+    }
+
+    /// What it remembers of a sequence.
+    pub fn state(&self, options: &CacheOptions) -> StateSpec {
+        match self {
+            Mixer::Attention(attention) => attention.state(options),
+        }
+    }
+
+    /// `out = mixer(h)`; `slot` is the mixer's number among the states of a sequence.
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+        match self {
+            Mixer::Attention(attention) => attention.forward(backend, work, sequences, slot, out),
+        }
+    }
+}
+
+impl<B: Backend> FeedForward<B> {
+    /// The feed-forward block of layer `index`, if its tensors make one.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or does not fit.
+    pub fn load(loader: &Loader<'_, B>, index: usize) -> Result<FeedForward<B>> {
+        if loader.has(&format!("blk.{index}.ffn_gate_inp.weight")) {
+            Experts::load(loader, index).map(FeedForward::Experts)
+        } else {
+            Dense::load(loader, index).map(FeedForward::Dense)
+        }
+    }
+
+    /// `out = ffn(h)`.
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, out: &mut B::Tensor) {
+        match self {
+            FeedForward::Dense(dense) => dense.forward(backend, work, out),
+            FeedForward::Experts(experts) => experts.forward(backend, work, out),
+        }
+    }
+}
+
+impl<B: Backend> fmt::Display for Norm<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            NormKind::Rms => "rms",
+            NormKind::Layer => "layernorm",
+        })
+    }
+}
+
+impl<B: Backend> fmt::Display for Mixer<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mixer::Attention(attention) => attention.fmt(f),
+        }
+    }
+}
+
+impl<B: Backend> fmt::Display for FeedForward<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FeedForward::Dense(dense) => dense.fmt(f),
+            FeedForward::Experts(experts) => experts.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What a model remembers of a sequence: one state per layer, and the length of them all.
+//!
+//! The cache answers for itself: how long it is, whether it can be cut back, what a checkpoint of it costs. A [`Cache`] is
+//! the same type whatever back end made it; a [`Sequence`] is its inside.
+
+use crate::backend::Backend;
+use crate::error::{Error, Fault, Result};
+pub use hob_kernels::attention::KvType;
+use std::any::Any;
+
+/// How a cache is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheOptions {
+    /// Most positions it will hold.
+    pub capacity: usize,
+    /// Precision of the keys.
+    pub k: KvType,
+    /// Precision of the values.
+    pub v: KvType,
+}
+
+/// What a layer needs to remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateSpec {
+    /// Keys and values of every position.
+    KeyValue {
+        /// Key/value heads.
+        heads: usize,
+        /// Width of a key.
+        key_dim: usize,
+        /// Width of a value.
+        value_dim: usize,
+        /// Precision of the keys.
+        k: KvType,
+        /// Precision of the values.
+        v: KvType,
+    },
+}
+
+/// How far a state can be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewind {
+    /// To any shorter length, for nothing: later positions are overwritten.
+    Free,
+    /// Only to a copy taken before.
+    CopyOnly,
+}
+
+/// A layer's memory of one sequence, as a back end keeps it.
+pub trait LayerState: Send + Sized + 'static {
+    /// How far it can be taken back.
+    fn rewind(&self) -> Rewind;
+    /// A copy of the first `len` positions, with room for as many as this one.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is no room for it.
+    fn copy(&self, len: usize) -> Result<Self>;
+    /// Bytes it holds when full.
+    fn bytes(&self) -> u64;
+}
+
+/// The states of one sequence.
+pub struct Sequence<B: Backend> {
+    /// One state per mixer, in the order the decoder numbers them.
+    pub states: Vec<B::State>,
+    len: usize,
+    capacity: usize,
+    /// Length after each cut, so that a checkpoint knows whether its positions were overwritten since.
+    cuts: Vec<usize>,
+}
+
+/// A length to come back to.
+pub struct Checkpoint {
+    len: usize,
+    cuts: usize,
+    /// Copies of the states that cannot be rewound.
+    copies: Option<Box<dyn Any + Send>>,
+}
+
+impl<B: Backend> Sequence<B> {
+    /// An empty sequence.
+    pub fn new(states: Vec<B::State>, capacity: usize) -> Sequence<B> {
+        Sequence { states, len: 0, capacity, cuts: Vec::new() }
+    }
+
+    /// Positions held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes note that every layer has appended `n` positions.
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.len += n;
+    }
+
+    fn copy_states(&self, len: usize, which: impl Fn(Rewind) -> bool) -> Result<Vec<Option<B::State>>> {
+        self.states.iter().map(|s| if which(s.rewind()) { s.copy(len).map(Some) } else { Ok(None) }).collect()
+    }
+}
+
+/// What [`Cache`] asks of a sequence of any back end.
+trait Erased: Send {
+    fn len(&self) -> usize;
+    fn capacity(&self) -> usize;
+    fn bytes(&self) -> u64;
+    fn truncate(&mut self, len: usize) -> Result<()>;
+    fn checkpoint(&self) -> Result<Checkpoint>;
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()>;
+    fn fork(&self) -> Result<Box<dyn Erased>>;
+    fn any(&mut self) -> &mut dyn Any;
+}
+
+impl<B: Backend> Erased for Sequence<B> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn bytes(&self) -> u64 {
+        self.states.iter().map(LayerState::bytes).sum()
+    }
+
+    fn truncate(&mut self, len: usize) -> Result<()> {
+        if len > self.len {
+            return Err(Error::Input(Fault::at("cache").expected(format!("a length up to {}", self.len)).found(len)));
+        }
+        if len == self.len {
+            return Ok(());
+        }
+        if len > 0 && self.states.iter().any(|s| s.rewind() == Rewind::CopyOnly) {
+            let fault = Fault::at("cache").found("a recurrent state cannot be cut back");
+            return Err(Error::Input(fault.help("restore a checkpoint, or start again")));
+        }
+        self.len = len;
+        self.cuts.push(len);
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint> {
+        let copies = self.copy_states(self.len, |r| r == Rewind::CopyOnly)?;
+        let copies = copies.iter().any(Option::is_some).then(|| Box::new(copies) as Box<dyn Any + Send>);
+        Ok(Checkpoint { len: self.len, cuts: self.cuts.len(), copies })
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let since = self.cuts.get(checkpoint.cuts..).unwrap_or(&[]);
+        if self.len < checkpoint.len || since.iter().any(|cut| *cut < checkpoint.len) {
+            let fault = Fault::at("cache").found(format!("the {} positions of the checkpoint were overwritten since", checkpoint.len));
+            return Err(Error::Input(fault.help("take a new checkpoint after cutting back")));
+        }
+        if let Some(copies) = checkpoint.copies.as_ref().and_then(|c| c.downcast_ref::<Vec<Option<B::State>>>()) {
+            let mut fresh = Vec::with_capacity(copies.len());
+            for copy in copies {
+                fresh.push(copy.as_ref().map(|c| c.copy(checkpoint.len)).transpose()?);
+            }
+            for (state, fresh) in self.states.iter_mut().zip(fresh) {
+                if let Some(fresh) = fresh {
+                    *state = fresh;
+                }
+            }
+        }
+        if checkpoint.len < self.len {
+            self.len = checkpoint.len;
+            self.cuts.push(checkpoint.len);
+        }
+        Ok(())
+    }
+
+    fn fork(&self) -> Result<Box<dyn Erased>> {
+        let states = self.states.iter().map(|s| s.copy(self.len)).collect::<Result<_>>()?;
+        Ok(Box::new(Sequence::<B> { states, len: self.len, capacity: self.capacity, cuts: Vec::new() }))
+    }
+
+    fn any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// A sequence's memory. Made by [`Run::cache`](crate::decoder::Run::cache), filled by
+/// [`Run::step`](crate::decoder::Run::step).
+pub struct Cache(Box<dyn Erased>);
+
+impl Cache {
+    /// Wraps a back end's sequence.
+    pub fn new<B: Backend>(sequence: Sequence<B>) -> Cache {
+        Cache(Box::new(sequence))
+    }
+
+    /// Positions held.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    /// Most positions it can hold.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    /// Bytes it takes when full. Memory is touched as positions fill it.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+
+    /// Forgets all positions from `len` on.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where `len` is beyond the end, or a layer's state cannot be rewound.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        self.0.truncate(len)
+    }
+
+    /// Marks this length, to [`restore`](Cache::restore) it later.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where a state must be copied and there is no room.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        self.0.checkpoint()
+    }
+
+    /// Comes back to a checkpoint of this cache.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where positions before it have been overwritten since it was taken.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.0.restore(checkpoint)
+    }
+
+    /// A second cache with the same content.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is no room for it.
+    pub fn fork(&self) -> Result<Cache> {
+        self.0.fork().map(Cache)
+    }
+
+    /// The back end's own, where `B` made it.
+    pub(crate) fn sequence<B: Backend>(&mut self) -> Option<&mut Sequence<B>> {
+        self.0.any().downcast_mut()
+    }
+}

@@ -1,0 +1,299 @@
+//! Every number of a model, one schema for all families, read from the `{arch}.*` metadata.
+//!
+//! Key names are GGUF's (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>). What the file does not say is the
+//! family's to fill in ([`crate::family`]); what only tensors say is found when they are loaded ([`crate::weights`]).
+
+use crate::error::{Error, Fault, Result};
+use crate::gguf::{Metadata, Value};
+
+/// The numbers of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `general.architecture`.
+    pub architecture: String,
+    /// `general.name`, where the file has one.
+    pub name: Option<String>,
+    /// Width of the residual stream.
+    pub width: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Rows of the embedding table; read off the tensor when the model is loaded.
+    pub vocab: usize,
+    /// Context length the model was trained for, in tokens.
+    pub context: usize,
+    /// Hidden width of the feed-forward block, per layer.
+    pub ff: Vec<usize>,
+    /// Query heads per layer.
+    pub heads: Vec<usize>,
+    /// Key/value heads per layer.
+    pub kv_heads: Vec<usize>,
+    /// Width of a key (and query) head.
+    pub key_dim: usize,
+    /// Width of a value head.
+    pub value_dim: usize,
+    /// Which normalisation the layers use; the epsilon key in the file decides.
+    pub norm: NormKind,
+    /// Epsilon of the normalisation.
+    pub eps: f32,
+    /// Rotary embedding.
+    pub rope: RopeConfig,
+    /// Sliding window in tokens, where the file has one.
+    pub window: Option<usize>,
+    /// Mixture of experts, where the model is one.
+    pub experts: Option<ExpertConfig>,
+    /// Soft cap of attention scores: `cap · tanh(s / cap)`.
+    pub attention_softcap: Option<f32>,
+    /// Soft cap of the final logits.
+    pub final_softcap: Option<f32>,
+    /// Factor on attention scores; 1/√key_dim where `None`.
+    pub attention_scale: Option<f32>,
+    /// Factor on embeddings; what the family says where `None`.
+    pub embedding_scale: Option<f32>,
+    /// Factor on what each block adds to the residual stream (Granite).
+    pub residual_scale: Option<f32>,
+    /// Divisor of the final logits (Granite) .
+    pub logit_scale: Option<f32>,
+}
+
+/// Root mean square or mean-and-variance normalisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// x / √(mean x² + eps)  (Zhang & Sennrich 2019)
+    Rms,
+    /// (x − mean) / √(var + eps)  (Ba et al. 2016)
+    Layer,
+}
+
+/// Rotary position embedding as the file has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeConfig {
+    /// θ: the base of the frequencies.
+    pub base: f32,
+    /// θ of the layers with a sliding window, where it differs.
+    pub window_base: Option<f32>,
+    /// How many channels of a head are rotated.
+    pub rotary: usize,
+    /// How positions beyond the original context are brought in.
+    pub scaling: Scaling,
+    /// Context before any scaling; the trained context where the file does not say.
+    pub original_context: usize,
+    /// Factor on the rotated vectors that the file prescribes; 1 where it does not.
+    pub attention_factor: f32,
+}
+
+/// Ways to stretch rotary positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scaling {
+    /// Positions as they are.
+    None,
+    /// All positions divided by the factor.
+    Linear(f32),
+    /// YaRN (Peng et al. 2023): low frequencies interpolated, high ones kept, in between a ramp.
+    Yarn {
+        /// The stretch.
+        factor: f32,
+        /// Rotations within the original context above which a frequency is kept.
+        beta_fast: f32,
+        /// Rotations below which it is fully interpolated.
+        beta_slow: f32,
+    },
+    /// A table of factors in the file for short contexts and one for long ones (LongRoPE, Phi-3).
+    LongRope,
+}
+
+/// Mixture-of-experts numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExpertConfig {
+    /// Experts in a layer.
+    pub count: usize,
+    /// Experts a token uses.
+    pub used: usize,
+    /// Whether the chosen weights are made to sum to one, where the file says so.
+    pub renormalize: Option<bool>,
+    /// Factor on the chosen weights.
+    pub scale: f32,
+}
+
+/// Upper bounds that a sound file never reaches; they keep sums and products of sizes far from overflow.
+const MOST_LAYERS: usize = 4096;
+const MOST: usize = 1 << 28;
+
+/// Reads `{arch}.{key}` with its place in every error.
+struct Keys<'a> {
+    meta: &'a Metadata,
+    arch: &'a str,
+}
+
+impl Keys<'_> {
+    fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.arch)
+    }
+
+    fn usize(&self, key: &str) -> Result<Option<usize>> {
+        let name = self.name(key);
+        let Some(n) = self.meta.u64(&name)? else { return Ok(None) };
+        match usize::try_from(n) {
+            Ok(n) if n <= MOST => Ok(Some(n)),
+            Ok(_) | Err(_) => Err(Error::Gguf(Fault::at(name).expected(format!("at most {MOST}")).found(n))),
+        }
+    }
+
+    fn required(&self, key: &str) -> Result<usize> {
+        match self.usize(key)? {
+            Some(0) => Err(Error::Gguf(Fault::at(self.name(key)).expected("a positive number").found(0))),
+            Some(n) => Ok(n),
+            None => Err(Error::Gguf(
+                Fault::at(self.name(key))
+                    .expected("a number")
+                    .found("no such key")
+                    .help("the file's metadata is incomplete; is it a language model?"),
+            )),
+        }
+    }
+
+    fn f32(&self, key: &str) -> Result<Option<f32>> {
+        let name = self.name(key);
+        match self.meta.f32(&name)? {
+            Some(x) if !x.is_finite() => Err(Error::Gguf(Fault::at(name).expected("a finite number").found(x))),
+            x => Ok(x),
+        }
+    }
+
+    /// A number for every layer: the file has one for all, or an array of them.
+    fn per_layer(&self, key: &str, layers: usize) -> Result<Option<Vec<usize>>> {
+        let name = self.name(key);
+        if !matches!(self.meta.get(&name), Some(Value::Array(_))) {
+            return Ok(self.usize(key)?.map(|n| vec![n; layers]));
+        }
+        let Some(list) = self.meta.u32s(&name)? else { return Ok(None) };
+        if list.len() != layers {
+            return Err(Error::Gguf(Fault::at(name).expected(format!("{layers} numbers, one a layer")).found(list.len())));
+        }
+        match list.iter().find(|n| **n as usize > MOST) {
+            Some(n) => Err(Error::Gguf(Fault::at(name).expected(format!("at most {MOST}")).found(n))),
+            None => Ok(Some(list.iter().map(|n| *n as usize).collect())),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the numbers of the model in a file.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] for a key that is missing, of the wrong type, or beyond reason.
+    pub fn from_metadata(meta: &Metadata) -> Result<Config> {
+        let arch = meta.str("general.architecture")?.ok_or_else(|| {
+            Error::Gguf(Fault::at("general.architecture").expected("the name of an architecture").found("no such key"))
+        })?;
+        let keys = Keys { meta, arch };
+        let layers = keys.required("block_count")?;
+        if layers > MOST_LAYERS {
+            return Err(Error::Gguf(Fault::at(keys.name("block_count")).expected(format!("at most {MOST_LAYERS}")).found(layers)));
+        }
+        let width = keys.required("embedding_length")?;
+        let context = keys.required("context_length")?;
+        let heads = keys.per_layer("attention.head_count", layers)?.unwrap_or_else(|| vec![0; layers]);
+        let kv_heads = keys.per_layer("attention.head_count_kv", layers)?.unwrap_or_else(|| heads.clone());
+        for (i, (&q, &kv)) in heads.iter().zip(&kv_heads).enumerate() {
+            if kv > 0 && q % kv != 0 {
+                let fault = Fault::at(keys.name("attention.head_count")).expected(format!("a multiple of head_count_kv {kv}"));
+                return Err(Error::Gguf(fault.found(format!("{q} in layer {i}"))));
+            }
+        }
+        let widest = heads.iter().copied().max().unwrap_or(0);
+        let head_dim = width.checked_div(widest).unwrap_or(0);
+        let key_dim = keys.usize("attention.key_length")?.unwrap_or(head_dim);
+        let value_dim = keys.usize("attention.value_length")?.unwrap_or(head_dim);
+        let rms = keys.f32("attention.layer_norm_rms_epsilon")?;
+        let layer = keys.f32("attention.layer_norm_epsilon")?;
+        let (norm, eps) = match (rms, layer) {
+            (Some(eps), _) => (NormKind::Rms, eps),
+            (None, Some(eps)) => (NormKind::Layer, eps),
+            (None, None) => {
+                let fault = Fault::at(keys.name("attention.layer_norm_rms_epsilon")).expected("a number");
+                return Err(Error::Gguf(fault.found("no such key, nor attention.layer_norm_epsilon")));
+            }
+        };
+        Ok(Config {
+            architecture: arch.to_owned(),
+            name: meta.str("general.name")?.map(str::to_owned),
+            width,
+            layers,
+            vocab: 0,
+            context,
+            ff: keys.per_layer("feed_forward_length", layers)?.unwrap_or_else(|| vec![0; layers]),
+            heads,
+            kv_heads,
+            key_dim,
+            value_dim,
+            norm,
+            eps,
+            rope: rope(&keys, key_dim, context)?,
+            window: keys.usize("attention.sliding_window")?.filter(|n| *n > 0),
+            experts: experts(&keys)?,
+            attention_softcap: positive(keys.f32("attn_logit_softcapping")?),
+            final_softcap: positive(keys.f32("final_logit_softcapping")?),
+            attention_scale: positive(keys.f32("attention.scale")?),
+            embedding_scale: positive(keys.f32("embedding_scale")?),
+            residual_scale: positive(keys.f32("residual_scale")?),
+            logit_scale: positive(keys.f32("logit_scale")?),
+        })
+    }
+}
+
+/// Zero in a file means "none".
+fn positive(x: Option<f32>) -> Option<f32> {
+    x.filter(|x| *x > 0.0)
+}
+
+fn rope(keys: &Keys<'_>, key_dim: usize, context: usize) -> Result<RopeConfig> {
+    let rotary = keys.usize("rope.dimension_count")?.unwrap_or(key_dim);
+    if rotary > key_dim || rotary % 2 != 0 {
+        let fault = Fault::at(keys.name("rope.dimension_count")).expected(format!("an even number up to the head's {key_dim}"));
+        return Err(Error::Gguf(fault.found(rotary)));
+    }
+    let base = keys.f32("rope.freq_base")?.unwrap_or(10_000.0);
+    // Old files write the linear factor under a key of its own.
+    let factor = match keys.f32("rope.scaling.factor")? {
+        None => keys.f32("rope.scale_linear")?,
+        factor => factor,
+    };
+    let factor = positive(factor);
+    let name = keys.name("rope.scaling.type");
+    let scaling = match (keys.meta.str(&name)?, factor) {
+        (Some("none"), _) | (None | Some("linear"), None) => Scaling::None,
+        (None | Some("linear"), Some(factor)) => Scaling::Linear(factor),
+        (Some("yarn"), factor) => Scaling::Yarn {
+            factor: factor.unwrap_or(1.0),
+            beta_fast: keys.f32("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+            beta_slow: keys.f32("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+        },
+        (Some("longrope"), _) => Scaling::LongRope,
+        (Some(other), _) => {
+            let fault = Fault::at(name).expected("none, linear, yarn or longrope").found(format!("`{other}`"));
+            return Err(Error::Unsupported(fault));
+        }
+    };
+    Ok(RopeConfig {
+        base,
+        window_base: keys.f32("rope.freq_base_swa")?,
+        rotary,
+        scaling,
+        original_context: keys.usize("rope.scaling.original_context_length")?.unwrap_or(context),
+        attention_factor: keys.f32("rope.scaling.attn_factor")?.unwrap_or(1.0),
+    })
+}
+
+fn experts(keys: &Keys<'_>) -> Result<Option<ExpertConfig>> {
+    let Some(count) = keys.usize("expert_count")?.filter(|n| *n > 0) else { return Ok(None) };
+    let used = keys.required("expert_used_count")?;
+    if used > count {
+        return Err(Error::Gguf(Fault::at(keys.name("expert_used_count")).expected(format!("at most expert_count {count}")).found(used)));
+    }
+    Ok(Some(ExpertConfig {
+        count,
+        used,
+        renormalize: keys.meta.bool(&keys.name("expert_weights_norm"))?,
+        scale: positive(keys.f32("expert_weights_scale")?).unwrap_or(1.0),
+    }))
+}

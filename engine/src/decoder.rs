@@ -1,0 +1,415 @@
+//! The decoder: one formula for every family.
+//!
+//! ```text
+//! h = pre(x);  y = post(Σ mixer(h))
+//! parallel ? x += y + ffn(h)  :  { x += y;  x += post_ffn(ffn(pre_ffn(x))) }      every norm and the ffn optional
+//! ```
+//!
+//! Which norms a layer has is read off its tensors: attn_norm and ffn_norm: pre-norm; attn_norm and post_attention_norm
+//! without ffn_norm: pre-norm whose second norm bears the other name; all four: sandwich (Gemma); only the two post norms:
+//! post-norm (OLMo 2); attn_norm alone: parallel residual (Command R).
+
+use crate::backend::{Backend, Linear, cpu::CpuBackend};
+use crate::batch::{Canceller, Entry, Logits};
+use crate::block::rope::Rope;
+use crate::block::{FeedForward, Mixer, Norm, Work};
+use crate::cache::{Cache, CacheOptions, Sequence};
+use crate::config::Config;
+use crate::error::{Error, Fault, Result};
+use crate::family::{EmbeddingScale, Family};
+use crate::gguf::Gguf;
+use crate::weights::Loader;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+/// A model that can be stepped, whatever computes it.
+pub trait Run: Send + Sync {
+    /// The model's numbers.
+    fn config(&self) -> &Config;
+
+    /// An empty cache for one sequence.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is no room for it.
+    fn cache(&self, options: &CacheOptions) -> Result<Cache>;
+
+    /// Runs the tokens of `batch` and appends them to their caches (`Entry::sequence` counts in `caches`). `logits` becomes
+    /// the rows that were asked for, `[wanted, vocab]`, in batch order.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a batch that does not fit its caches, [`Error::Cancelled`] once `stop` is pressed. Either way
+    /// the caches keep the length they had.
+    fn step(&self, batch: &[Entry], caches: &mut [&mut Cache], stop: &Canceller, logits: &mut Vec<f32>) -> Result<()>;
+
+    /// The architecture card: what was built, layer by layer.
+    fn card(&self) -> String;
+
+    /// Bytes of weights that one token's step reads: all of them, but only the experts that are used.
+    fn weight_bytes(&self) -> u64;
+}
+
+/// How a model is to be loaded.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Threads that compute, the caller's included.
+    pub threads: usize,
+    /// The context it will be run with; the trained one where `None`.
+    pub context: Option<usize>,
+}
+
+/// Loads the model in a file onto the CPU.
+///
+/// # Errors
+/// [`Error::Unsupported`] for an architecture, a tensor type or a CPU level that hob does not have, [`Error::Model`] for a
+/// file that is incomplete, [`Error::Gguf`] for one that contradicts itself.
+pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>> {
+    let backend = CpuBackend::new(options.threads)?;
+    Ok(Box::new(Decoder::load(gguf, backend, options.context)?))
+}
+
+/// How a layer's two halves meet the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residual {
+    /// Each is added before the next begins.
+    Serial,
+    /// Both work on the same input (GPT-J; Command R).
+    Parallel,
+}
+
+/// One layer: see the formula at the head of this file.
+pub struct Layer<B: Backend> {
+    pre: Option<Norm<B>>,
+    mixers: Vec<Mixer<B>>,
+    post: Option<Norm<B>>,
+    pre_ffn: Option<Norm<B>>,
+    ffn: Option<FeedForward<B>>,
+    post_ffn: Option<Norm<B>>,
+    residual: Residual,
+    /// Number of its first mixer among the states of a sequence.
+    slot: usize,
+}
+
+/// A model on a back end.
+pub struct Decoder<B: Backend> {
+    backend: B,
+    config: Config,
+    ropes: Vec<Rope>,
+    embed: B::Weight,
+    embed_scale: f32,
+    layers: Vec<Layer<B>>,
+    norm: Option<Norm<B>>,
+    head: Linear<B>,
+    weight_bytes: u64,
+    /// Buffers of steps that are over, for the next ones.
+    spare: Mutex<Vec<Buffers<B>>>,
+}
+
+/// A step's tensors.
+struct Buffers<B: Backend> {
+    work: Work<B>,
+    /// The residual stream, `[tokens, width]`.
+    x: B::Tensor,
+    /// What a half of a layer gives, `[tokens, width]`.
+    y: B::Tensor,
+    /// What is added to it, or its norm.
+    z: B::Tensor,
+    /// `[wanted, vocab]`.
+    logits: B::Tensor,
+}
+
+impl<B: Backend> Default for Buffers<B> {
+    fn default() -> Buffers<B> {
+        let tensor = B::Tensor::default;
+        Buffers { work: Work::default(), x: tensor(), y: tensor(), z: tensor(), logits: tensor() }
+    }
+}
+
+impl<B: Backend> Layer<B> {
+    fn load(loader: &Loader<'_, B>, index: usize, slot: usize, ropes: &mut Vec<Rope>) -> Result<Layer<B>> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let norm = |part: &str| loader.norm(&name(part), loader.config.width);
+        let pre = norm("attn_norm")?;
+        let mut post = norm("post_attention_norm")?;
+        let mut pre_ffn = norm("ffn_norm")?;
+        let post_ffn = norm("post_ffw_norm")?;
+        if pre.is_some() && pre_ffn.is_none() && post_ffn.is_none() {
+            pre_ffn = post.take();
+        }
+        if pre.is_none() && post.is_none() {
+            return Err(loader.missing(&name("attn_norm.weight")));
+        }
+        let residual = if pre_ffn.is_none() && post.is_none() { Residual::Parallel } else { Residual::Serial };
+        Ok(Layer {
+            pre,
+            mixers: Mixer::load(loader, index, ropes)?,
+            post,
+            pre_ffn,
+            ffn: Some(FeedForward::load(loader, index)?),
+            post_ffn,
+            residual,
+            slot,
+        })
+    }
+
+    /// Adds the layer's work to `x`.
+    fn forward(&self, backend: &B, buffers: &mut Buffers<B>, sequences: &mut [&mut Sequence<B>], stop: &Canceller) -> Result<()> {
+        let Buffers { work, x, y, z, .. } = buffers;
+        normed(backend, work, x, self.pre.as_ref());
+        for (i, mixer) in self.mixers.iter().enumerate() {
+            let out = if i == 0 { &mut *y } else { &mut *z };
+            mixer.forward(backend, work, sequences, self.slot + i, out);
+            if i > 0 {
+                backend.add(&mut work.step, y, z);
+            }
+        }
+        running(stop)?;
+        add_normed(backend, work, x, y, z, self.post.as_ref());
+        let Some(ffn) = &self.ffn else { return Ok(()) };
+        match self.residual {
+            Residual::Parallel => {}
+            Residual::Serial => normed(backend, work, x, self.pre_ffn.as_ref()),
+        }
+        ffn.forward(backend, work, y);
+        running(stop)?;
+        add_normed(backend, work, x, y, z, self.post_ffn.as_ref());
+        Ok(())
+    }
+}
+
+/// `h = norm(x)`, or `x` itself where there is no norm.
+fn normed<B: Backend>(backend: &B, work: &mut Work<B>, x: &B::Tensor, norm: Option<&Norm<B>>) {
+    match norm {
+        Some(norm) => backend.norm(&mut work.step, x, norm, &mut work.h),
+        None => backend.copy(&mut work.step, x, &mut work.h),
+    }
+}
+
+/// `x += norm(y)`, by way of `z`.
+fn add_normed<B: Backend>(
+    backend: &B,
+    work: &mut Work<B>,
+    x: &mut B::Tensor,
+    y: &B::Tensor,
+    z: &mut B::Tensor,
+    norm: Option<&Norm<B>>,
+) {
+    match norm {
+        Some(norm) => {
+            backend.norm(&mut work.step, y, norm, z);
+            backend.add(&mut work.step, x, z);
+        }
+        None => backend.add(&mut work.step, x, y),
+    }
+}
+
+fn running(stop: &Canceller) -> Result<()> {
+    if stop.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+}
+
+impl<B: Backend> Decoder<B> {
+    /// The model in a file, on this back end, to be run with this context (the trained one where `None`).
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(gguf: &Gguf, backend: B, context: Option<usize>) -> Result<Decoder<B>> {
+        let mut config = Config::from_metadata(gguf.metadata())?;
+        let family = Family::of(&config.architecture)?;
+        (family.fix)(&mut config);
+        let embed = "token_embd.weight";
+        config.vocab = gguf.tensor(embed).and_then(|t| t.dims.get(1)).map_or(0, |n| *n as usize);
+        let loader = Loader::new(gguf, &backend, &config, family, context.unwrap_or(config.context));
+        let (width, vocab) = (config.width, config.vocab);
+        let mut ropes = Vec::new();
+        let mut layers = Vec::with_capacity(config.layers);
+        let mut slot = 0;
+        for index in 0..config.layers {
+            let layer = Layer::load(&loader, index, slot, &mut ropes)?;
+            slot += layer.mixers.len();
+            layers.push(layer);
+        }
+        // A file without a head shares the embedding table.
+        let head = if loader.has("output.weight") {
+            loader.linear("output", vocab, width)?
+        } else {
+            Linear { weight: loader.matrix(embed, vocab, width)?, bias: None }
+        };
+        let norm = loader.norm("output_norm", width)?.ok_or_else(|| loader.missing("output_norm.weight"))?;
+        let embed = loader.matrix(embed, vocab, width)?;
+        loader.finish()?;
+        let embed_scale = config.embedding_scale.unwrap_or(match family.embedding {
+            EmbeddingScale::One => 1.0,
+            EmbeddingScale::SqrtWidth => (width as f32).sqrt(),
+        });
+        let weight_bytes = read_per_token(gguf, &config);
+        let spare = Mutex::default();
+        Ok(Decoder { backend, config, ropes, embed, embed_scale, layers, norm: Some(norm), head, weight_bytes, spare })
+    }
+
+    /// The formula, from ids to logits.
+    fn forward(&self, batch: &[Entry], sequences: &mut [&mut Sequence<B>], stop: &Canceller, buffers: &mut Buffers<B>) -> Result<()> {
+        let backend = &self.backend;
+        backend.begin(&mut buffers.work.step, batch, &self.ropes, stop);
+        backend.embed(&mut buffers.work.step, &self.embed, self.embed_scale, &mut buffers.x);
+        for layer in &self.layers {
+            layer.forward(backend, buffers, sequences, stop)?;
+        }
+        let Buffers { work, x, y, logits, .. } = buffers;
+        if batch.iter().all(|e| e.logits == Logits::Skip) {
+            return Ok(());
+        }
+        backend.wanted(&mut work.step, x, y);
+        normed(backend, work, y, self.norm.as_ref());
+        backend.linear(&mut work.step, &work.h, &mut [(&self.head, &mut *logits)]);
+        if let Some(divisor) = self.config.logit_scale {
+            backend.scale(&mut work.step, logits, 1.0 / divisor);
+        }
+        if let Some(cap) = self.config.final_softcap {
+            backend.softcap(&mut work.step, logits, cap);
+        }
+        running(stop)
+    }
+
+    /// The caches' insides, after everything about the batch has been checked against them.
+    fn admit<'a>(&self, batch: &[Entry], caches: &'a mut [&mut Cache]) -> Result<Vec<&'a mut Sequence<B>>> {
+        let refuse = |place: String, expected: String, found: String| Err(Error::Input(Fault::at(place).expected(expected).found(found)));
+        let mut next: Vec<usize> = caches.iter().map(|c| c.len()).collect();
+        let mut seen: Vec<bool> = vec![false; caches.len()];
+        for (i, entry) in batch.iter().enumerate() {
+            let sequence = entry.sequence as usize;
+            if entry.token as usize >= self.config.vocab {
+                return refuse("token id".into(), format!("less than the vocabulary's {}", self.config.vocab), entry.token.to_string());
+            }
+            let Some(position) = next.get_mut(sequence) else {
+                return refuse("batch entry".into(), format!("a sequence below {}", caches.len()), sequence.to_string());
+            };
+            if entry.position as usize != *position {
+                return refuse(format!("position in sequence {sequence}"), position.to_string(), entry.position.to_string());
+            }
+            if *position >= caches[sequence].capacity() {
+                let fault = Fault::at("context").expected(format!("at most {} tokens", caches[sequence].capacity()));
+                return Err(Error::Input(fault.found("one more").help("shorten the prompt, or ask for a larger context")));
+            }
+            let continues = i > 0 && batch[i - 1].sequence == entry.sequence;
+            if seen[sequence] && !continues {
+                return refuse("batch".into(), "the tokens of a sequence together".into(), format!("sequence {sequence} twice"));
+            }
+            seen[sequence] = true;
+            *position += 1;
+        }
+        let own = |c: &'a mut &mut Cache| {
+            c.sequence::<B>().ok_or_else(|| Error::Input(Fault::at("cache").found("made by another back end").help("make it with Run::cache")))
+        };
+        caches.iter_mut().map(own).collect()
+    }
+}
+
+/// Bytes that one token's step reads: of the experts only those in use, of an untied embedding table only a row.
+fn read_per_token(gguf: &Gguf, config: &Config) -> u64 {
+    let tied = gguf.tensor("output.weight").is_none();
+    let read = |t: &crate::gguf::TensorInfo| match config.experts {
+        _ if t.name == "token_embd.weight" && !tied => t.size() / t.dims.get(1).copied().unwrap_or(1).max(1),
+        Some(experts) if t.name.contains("_exps.") => t.size() / experts.count as u64 * experts.used as u64,
+        Some(_) | None => t.size(),
+    };
+    gguf.tensors().map(read).sum()
+}
+
+impl<B: Backend> Run for Decoder<B> {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn cache(&self, options: &CacheOptions) -> Result<Cache> {
+        let mixers = self.layers.iter().flat_map(|l| &l.mixers);
+        let states = mixers.map(|m| self.backend.state(&m.state(options), options.capacity)).collect::<Result<_>>()?;
+        Ok(Cache::new(Sequence::<B>::new(states, options.capacity)))
+    }
+
+    fn step(&self, batch: &[Entry], caches: &mut [&mut Cache], stop: &Canceller, logits: &mut Vec<f32>) -> Result<()> {
+        logits.clear();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        running(stop)?;
+        let mut sequences = self.admit(batch, caches)?;
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = spare().pop().unwrap_or_default();
+        let mut done = self.forward(batch, &mut sequences, stop, &mut buffers);
+        if done.is_ok() && batch.iter().any(|e| e.logits == Logits::Want) {
+            done = self.backend.read(&mut buffers.work.step, &buffers.logits, logits);
+        }
+        spare().push(buffers);
+        done?;
+        for entry in batch {
+            sequences[entry.sequence as usize].advance(1);
+        }
+        Ok(())
+    }
+
+    fn card(&self) -> String {
+        self.to_string()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+}
+
+impl<B: Backend> fmt::Display for Layer<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let half = |f: &mut fmt::Formatter<'_>, pre: &Option<Norm<B>>, what: &str, post: &Option<Norm<B>>| {
+            if let Some(norm) = pre {
+                write!(f, "{norm} → ")?;
+            }
+            f.write_str(what)?;
+            if let Some(norm) = post {
+                write!(f, " → {norm}")?;
+            }
+            Ok(())
+        };
+        let mixers: Vec<_> = self.mixers.iter().map(Mixer::to_string).collect();
+        half(f, &self.pre, &mixers.join(" + "), &self.post)?;
+        let Some(ffn) = &self.ffn else { return f.write_str(" → +") };
+        f.write_str(match self.residual {
+            Residual::Serial => " → +; ",
+            Residual::Parallel => " ∥ ",
+        })?;
+        half(f, &self.pre_ffn, &ffn.to_string(), &self.post_ffn)?;
+        f.write_str(" → +")
+    }
+}
+
+impl<B: Backend> fmt::Display for Decoder<B> {
+    /// The architecture card, equal layers folded.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.config;
+        write!(f, "{}: vocabulary {}, width {}, context {}", c.architecture, c.vocab, c.width, c.context)?;
+        if self.embed_scale != 1.0 {
+            write!(f, ", embedding ×{}", self.embed_scale)?;
+        }
+        writeln!(f)?;
+        let cards: Vec<_> = self.layers.iter().map(Layer::to_string).collect();
+        for (card, layers) in fold(&cards) {
+            writeln!(f, "  {layers} × [{card}]")?;
+        }
+        if let Some(norm) = &self.norm {
+            write!(f, "  {norm} → logits")?;
+        }
+        match c.final_softcap {
+            Some(cap) => write!(f, " softcap {cap}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Equal neighbours, or all layers of a kind where kinds alternate, each with how many there are.
+fn fold(cards: &[String]) -> Vec<(&str, usize)> {
+    let mut kinds: Vec<(&str, usize)> = Vec::new();
+    for card in cards {
+        match kinds.iter_mut().find(|(c, _)| c == card) {
+            Some((_, n)) => *n += 1,
+            None => kinds.push((card, 1)),
+        }
+    }
+    kinds
+}

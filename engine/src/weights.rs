@@ -1,0 +1,179 @@
+//! Tensors by name, each checked for its shape once, here.
+//!
+//! Presence decides the options: a bias tensor in the file means a bias. What no block asks for is an error, not silence: a
+//! tensor that hob would ignore is a fact about the model that hob does not know.
+
+use crate::backend::{Backend, Linear, Stored};
+use crate::block::Norm;
+use crate::config::Config;
+use crate::error::{Error, Fault, Result};
+use crate::family::Family;
+use crate::gguf::{Gguf, TensorInfo};
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+/// Hands a model's tensors to its blocks.
+pub struct Loader<'a, B: Backend> {
+    /// The file.
+    pub gguf: &'a Gguf,
+    /// Who will compute with them.
+    pub backend: &'a B,
+    /// The model's numbers.
+    pub config: &'a Config,
+    /// What the file does not say.
+    pub family: &'static Family,
+    /// The context the model will be run with, which chooses LongRoPE's factors.
+    pub context: usize,
+    used: RefCell<HashSet<String>>,
+}
+
+/// A shape as GGUF's users write it, row length first.
+fn shape(dims: impl IntoIterator<Item = impl ToString>) -> String {
+    format!("[{}]", dims.into_iter().map(|d| d.to_string()).collect::<Vec<_>>().join(", "))
+}
+
+impl<'a, B: Backend> Loader<'a, B> {
+    /// A loader of the tensors of `gguf`.
+    pub fn new(gguf: &'a Gguf, backend: &'a B, config: &'a Config, family: &'static Family, context: usize) -> Loader<'a, B> {
+        Loader { gguf, backend, config, family, context, used: RefCell::new(HashSet::new()) }
+    }
+
+    /// Whether the file has a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
+    /// Rows of a matrix that is there, before its shape is checked.
+    pub fn rows(&self, name: &str) -> Option<usize> {
+        self.gguf.tensor(name).and_then(|t| t.dims.get(1)).map(|n| *n as usize)
+    }
+
+    /// The tensor of this name, if the file has it, with just these dimensions (row length first).
+    fn find(&self, name: &str, dims: &[usize]) -> Result<Option<&'a TensorInfo>> {
+        let Some(info) = self.gguf.tensor(name) else { return Ok(None) };
+        let ones = |d: &&u64| **d == 1;
+        let found = &info.dims[..info.dims.len() - info.dims.iter().rev().take_while(ones).count()];
+        let wanted = &dims[..dims.len() - dims.iter().rev().take_while(|d| **d == 1).count()];
+        if found.len() != wanted.len() || found.iter().zip(wanted).any(|(f, w)| *f != *w as u64) {
+            let fault = Fault::at(name).expected(shape(dims)).found(shape(&info.dims));
+            return Err(Error::Model(fault.help("the shape does not fit the file's own metadata")));
+        }
+        self.used.borrow_mut().insert(name.to_owned());
+        Ok(Some(info))
+    }
+
+    /// The error for a tensor that has to be there.
+    pub fn missing(&self, name: &str) -> Error {
+        let fault = Fault::at(name).found("no such tensor in the file");
+        Error::Model(fault.help(format!("architecture `{}` needs it; the file may be incomplete", self.config.architecture)))
+    }
+
+    fn stored(&self, name: &str, dims: &[usize]) -> Result<Option<Stored>> {
+        let Some(info) = self.find(name, dims)? else { return Ok(None) };
+        let Some(format) = info.kind.format() else {
+            let known: Vec<_> = hob_kernels::Format::ALL.iter().map(|f| f.name()).collect();
+            let fault = Fault::at(name).expected(format!("one of {}", known.join(" "))).found(info.kind);
+            return Err(Error::Unsupported(fault.help("quantize the model to one of these types")));
+        };
+        let cols = dims[0];
+        Ok(Some(Stored { name: name.to_owned(), format, rows: dims[1..].iter().product(), cols, bytes: self.gguf.bytes(info) }))
+    }
+
+    /// A matrix `[rows, cols]` that has to be there.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where it is missing or of another shape, [`Error::Unsupported`] where hob has no kernel for its type.
+    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<B::Weight> {
+        let stored = self.stored(name, &[cols, rows])?.ok_or_else(|| self.missing(name))?;
+        self.backend.weight(stored)
+    }
+
+    /// A stack of matrices `[experts, rows, cols]` that has to be there.
+    ///
+    /// # Errors
+    /// As [`matrix`](Loader::matrix).
+    pub fn stack(&self, name: &str, experts: usize, rows: usize, cols: usize) -> Result<B::Weight> {
+        let stored = self.stored(name, &[cols, rows, experts])?.ok_or_else(|| self.missing(name))?;
+        self.backend.weight(stored)
+    }
+
+    /// The linear map `{base}.weight` `[rows, cols]`, with `{base}.bias` if the file has it.
+    ///
+    /// # Errors
+    /// As [`matrix`](Loader::matrix).
+    pub fn linear(&self, base: &str, rows: usize, cols: usize) -> Result<Linear<B>> {
+        let weight = self.matrix(&format!("{base}.weight"), rows, cols)?;
+        Ok(Linear { weight, bias: self.vector(&format!("{base}.bias"), rows)? })
+    }
+
+    /// A linear map whose rows are several maps' one after the other (fused q, k, v; fused gate, up), cut at these heights.
+    ///
+    /// # Errors
+    /// As [`matrix`](Loader::matrix).
+    pub fn fused<const N: usize>(&self, base: &str, heights: [usize; N], cols: usize) -> Result<[Linear<B>; N]> {
+        let name = format!("{base}.weight");
+        let rows = heights.iter().sum();
+        let stored = self.stored(&name, &[cols, rows])?.ok_or_else(|| self.missing(&name))?;
+        let bias = self.values(&format!("{base}.bias"), rows)?;
+        let row_bytes = stored.bytes.len() / rows;
+        let mut parts = Vec::with_capacity(N);
+        let mut from = 0;
+        for rows in heights {
+            let bytes = stored.bytes.slice(from * row_bytes..(from + rows) * row_bytes);
+            let weight = self.backend.weight(Stored { rows, bytes, ..stored.clone() })?;
+            let bias = bias.as_ref().map(|b| self.backend.vector(b[from..from + rows].to_vec())).transpose()?;
+            parts.push(Linear { weight, bias });
+            from += rows;
+        }
+        parts.try_into().map_err(|_| self.missing(&name))
+    }
+
+    /// A small vector in f32, if the file has it.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where it has another length, [`Error::Unsupported`] where its type has no kernel.
+    pub fn values(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
+        let Some(stored) = self.stored(name, &[len])? else { return Ok(None) };
+        let mut values = vec![0.0; len];
+        hob_kernels::format::dequantize(stored.format, &stored.bytes, &mut values);
+        Ok(Some(values))
+    }
+
+    /// The same, handed to the back end.
+    ///
+    /// # Errors
+    /// As [`values`](Loader::values).
+    pub fn vector(&self, name: &str, len: usize) -> Result<Option<B::Vector>> {
+        self.values(name, len)?.map(|v| self.backend.vector(v)).transpose()
+    }
+
+    /// The norm `{base}.weight` over `width` channels, with `{base}.bias`, if the file has it.
+    ///
+    /// # Errors
+    /// As [`values`](Loader::values).
+    pub fn norm(&self, base: &str, width: usize) -> Result<Option<Norm<B>>> {
+        let Some(weight) = self.vector(&format!("{base}.weight"), width)? else { return Ok(None) };
+        let bias = self.vector(&format!("{base}.bias"), width)?;
+        Ok(Some(Norm { kind: self.config.norm, weight, bias, eps: self.config.eps, width }))
+    }
+
+    /// Marks a tensor as known though this run does not need it.
+    pub fn skip(&self, name: &str) {
+        self.used.borrow_mut().insert(name.to_owned());
+    }
+
+    /// Sees to it that every tensor of the file was asked for.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] names the first that was not.
+    pub fn finish(&self) -> Result<()> {
+        let used = self.used.borrow();
+        match self.gguf.tensors().find(|t| !used.contains(&t.name)) {
+            None => Ok(()),
+            Some(t) => {
+                let fault = Fault::at(&t.name).found(format!("architecture `{}` has no block for this tensor", self.config.architecture));
+                Err(Error::Unsupported(fault.help("the file holds a variant of the model that hob does not know")))
+            }
+        }
+    }
+}

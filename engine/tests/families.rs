@@ -1,0 +1,207 @@
+//! Every family of the table, on a small model made from its header: it loads, its card is the recorded one, its logits do
+//! not depend on threads, batch, micro-batch or neighbours, and what is wrong with a file is said by name.
+
+mod synthetic;
+
+use hob::batch::{Canceller, Entry, Logits};
+use hob::cache::{Cache, CacheOptions, KvType};
+use hob::decoder::{LoadOptions, Run, load};
+use hob::family::FAMILIES;
+use synthetic::Header;
+
+const TOKENS: [u32; 23] = [3, 41, 7, 7, 0, 79, 12, 5, 66, 31, 2, 18, 44, 9, 71, 23, 50, 1, 37, 60, 15, 28, 77];
+
+fn names() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().flat_map(|f| f.names).copied()
+}
+
+fn options(threads: usize) -> LoadOptions {
+    LoadOptions { threads, context: Some(256) }
+}
+
+fn cache(model: &dyn Run) -> Cache {
+    model.cache(&CacheOptions { capacity: 64, k: KvType::F16, v: KvType::F16 }).unwrap()
+}
+
+fn entries(tokens: &[u32], sequence: u32, first: usize) -> Vec<Entry> {
+    let entry = |(i, token): (usize, &u32)| Entry { token: *token, sequence, position: (first + i) as u32, logits: Logits::Want };
+    tokens.iter().enumerate().map(entry).collect()
+}
+
+/// Logits of every position, fed in chunks.
+fn run(model: &dyn Run, tokens: &[u32], chunk: usize) -> Vec<f32> {
+    let mut cache = cache(model);
+    let (mut all, mut logits) = (Vec::new(), Vec::new());
+    for part in tokens.chunks(chunk) {
+        let first = cache.len();
+        model.step(&entries(part, 0, first), &mut [&mut cache], &Canceller::new(), &mut logits).unwrap();
+        all.extend_from_slice(&logits);
+    }
+    all
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn logits_have_the_same_bits_however_they_are_computed() {
+    for name in names() {
+        let gguf = Header::read(name).build();
+        let model = load(&gguf, &options(1)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let want = run(&*model, &TOKENS, TOKENS.len());
+        assert_eq!(want.len(), TOKENS.len() * 80, "{name}");
+        assert!(want.iter().all(|x| x.is_finite()) && want.iter().any(|x| *x != want[0]), "{name}");
+        for chunk in [1, 7] {
+            assert_eq!(bits(&run(&*model, &TOKENS, chunk)), bits(&want), "{name} in chunks of {chunk}");
+        }
+        let two = load(&gguf, &options(2)).unwrap();
+        assert_eq!(bits(&run(&*two, &TOKENS, 10)), bits(&want), "{name} on two threads");
+    }
+}
+
+#[test]
+fn a_sequence_does_not_see_its_neighbours() {
+    for name in names() {
+        let model = load(&Header::read(name).build(), &options(1)).unwrap();
+        let (a, b) = TOKENS.split_at(9);
+        let (mut first, mut second) = (cache(&*model), cache(&*model));
+        let mut batch = entries(a, 0, 0);
+        batch.extend(entries(b, 1, 0));
+        let mut logits = Vec::new();
+        model.step(&batch, &mut [&mut first, &mut second], &Canceller::new(), &mut logits).unwrap();
+        let alone: Vec<f32> = [run(&*model, a, 64), run(&*model, b, 64)].concat();
+        assert_eq!(bits(&logits), bits(&alone), "{name}");
+    }
+}
+
+#[test]
+fn only_the_rows_asked_for_come_back() {
+    for name in names() {
+        let model = load(&Header::read(name).build(), &options(1)).unwrap();
+        let all = run(&*model, &TOKENS, 64);
+        let mut batch = entries(&TOKENS, 0, 0);
+        batch.iter_mut().for_each(|e| e.logits = Logits::Skip);
+        batch[4].logits = Logits::Want;
+        batch[22].logits = Logits::Want;
+        let mut logits = Vec::new();
+        model.step(&batch, &mut [&mut cache(&*model)], &Canceller::new(), &mut logits).unwrap();
+        assert_eq!(bits(&logits), bits(&[&all[4 * 80..5 * 80], &all[22 * 80..]].concat()), "{name}");
+    }
+}
+
+#[test]
+fn a_cache_goes_back_forks_and_comes_back() {
+    for name in names() {
+        let model = load(&Header::read(name).build(), &options(1)).unwrap();
+        let model = &*model;
+        let (stop, mut logits) = (Canceller::new(), Vec::new());
+        let mut go = |cache: &mut Cache, tokens: &[u32]| {
+            let first = cache.len();
+            model.step(&entries(tokens, 0, first), &mut [cache], &stop, &mut logits).unwrap();
+            bits(&logits)
+        };
+        let mut main = cache(model);
+        go(&mut main, &TOKENS[..10]);
+        let mark = main.checkpoint().unwrap();
+        let mut fork = main.fork().unwrap();
+        let want = go(&mut main, &TOKENS[10..]);
+        assert_eq!(go(&mut fork, &TOKENS[10..]), want, "{name}: fork");
+        main.restore(&mark).unwrap();
+        assert_eq!(main.len(), 10);
+        assert_eq!(go(&mut main, &TOKENS[10..]), want, "{name}: restored");
+        main.truncate(4).unwrap();
+        go(&mut main, &[1, 2, 3]);
+        assert!(main.restore(&mark).is_err(), "{name}: positions under the checkpoint were overwritten");
+        main.truncate(4).unwrap();
+        assert_eq!(go(&mut main, &TOKENS[4..])[6 * 80..], want, "{name}: cut back");
+    }
+}
+
+#[test]
+fn cards_are_as_recorded() {
+    let record = std::env::var_os("HOB_RECORD_CARDS").is_some();
+    for name in names() {
+        let card = load(&Header::read(name).build(), &options(1)).unwrap().card();
+        let path = format!("{}/tests/cards/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+        if record {
+            std::fs::write(&path, format!("{card}\n")).unwrap();
+        }
+        let want = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e} (HOB_RECORD_CARDS=1 writes it)"));
+        assert_eq!(card.trim_end(), want.trim_end(), "{name}");
+    }
+}
+
+#[test]
+fn a_missing_tensor_and_a_wrong_shape_are_named() {
+    for name in names() {
+        let whole = Header::read(name);
+        for (i, line) in whole.tensors.iter().enumerate() {
+            let mut less = whole.clone();
+            less.tensors.remove(i);
+            if let Err(error) = load(&less.build(), &options(1)) {
+                let part = line.name.trim_end_matches(".weight");
+                let stem = part.split('.').take(2).collect::<Vec<_>>().join(".");
+                assert!(error.to_string().contains(&stem), "{name} without {}: {error}", line.name);
+            } else {
+                assert!(optional(&line.name), "{name} runs without {}", line.name);
+            }
+            let mut other = whole.clone();
+            other.tensors[i].dims[0] += 32;
+            let error = load(&other.build(), &options(1)).err().unwrap_or_else(|| panic!("{name} takes any shape of {}", line.name));
+            assert!(error.to_string().contains("expected"), "{name}: {error}");
+        }
+    }
+}
+
+/// Tensors without which the model is another one, but still one.
+fn optional(name: &str) -> bool {
+    let parts = ["bias", "output.weight", "rope_f", "_norm.weight", "shexp", "ffn_gate"];
+    parts.iter().any(|p| name.contains(p))
+}
+
+#[test]
+fn a_tensor_that_no_block_knows_is_refused_by_name() {
+    let mut header = Header::read("llama");
+    header.tensors.push(synthetic::Line { name: "blk.0.attn_sinks.weight".into(), kind: "F32".into(), dims: vec![4] });
+    let error = load(&header.build(), &options(1)).err().unwrap().to_string();
+    assert!(error.contains("blk.0.attn_sinks.weight") && error.contains("llama"), "{error}");
+}
+
+#[test]
+fn a_type_without_a_kernel_is_refused_by_name() {
+    let mut header = Header::read("llama");
+    header.tensors.iter_mut().find(|t| t.name == "blk.0.attn_q.weight").unwrap().kind = "I8".into();
+    let error = load(&header.build(), &options(1)).err().unwrap().to_string();
+    assert!(error.contains("blk.0.attn_q.weight") && error.contains("I8") && error.contains("Q4_K"), "{error}");
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_refused_and_the_cache_is_left_alone() {
+    let model = load(&Header::read("llama").build(), &options(1)).unwrap();
+    let mut one = cache(&*model);
+    let mut step = |batch: &[Entry]| {
+        let mut logits = Vec::new();
+        let error = model.step(batch, &mut [&mut one], &Canceller::new(), &mut logits).unwrap_err().to_string();
+        assert_eq!(one.len(), 0);
+        error
+    };
+    assert!(step(&entries(&[80], 0, 0)).contains("vocabulary"));
+    assert!(step(&entries(&[1], 0, 3)).contains("position"));
+    assert!(step(&entries(&[1], 1, 0)).contains("sequence"));
+    assert!(step(&entries(&[1; 65], 0, 0)).contains("64"));
+}
+
+#[test]
+fn a_cancelled_step_changes_nothing() {
+    let model = load(&Header::read("qwen3moe").build(), &options(1)).unwrap();
+    let mut one = cache(&*model);
+    let stop = Canceller::new();
+    stop.cancel();
+    let result = model.step(&entries(&TOKENS, 0, 0), &mut [&mut one], &stop, &mut Vec::new());
+    assert!(matches!(result, Err(hob::Error::Cancelled)));
+    assert_eq!(one.len(), 0);
+    stop.clear();
+    model.step(&entries(&TOKENS, 0, 0), &mut [&mut one], &stop, &mut Vec::new()).unwrap();
+    assert_eq!(one.len(), TOKENS.len());
+}
