@@ -182,9 +182,9 @@ impl Config {
     /// # Errors
     /// [`Error::Gguf`] for a key that is missing, of the wrong type, or beyond reason.
     pub fn from_metadata(meta: &Metadata) -> Result<Config> {
-        let arch = meta.str("general.architecture")?.ok_or_else(|| {
-            Error::Gguf(Fault::at("general.architecture").expected("the name of an architecture").found("no such key"))
-        })?;
+        let arch = meta
+            .str("general.architecture")?
+            .ok_or_else(|| Error::Gguf(Fault::at("general.architecture").expected("the name of an architecture").found("no such key")))?;
         let keys = Keys { meta, arch };
         let layers = keys.required("block_count")?;
         if layers > MOST_LAYERS {

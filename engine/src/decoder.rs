@@ -185,14 +185,7 @@ fn normed<B: Backend>(backend: &B, work: &mut Work<B>, x: &B::Tensor, norm: Opti
 }
 
 /// `x += norm(y)`, by way of `z`.
-fn add_normed<B: Backend>(
-    backend: &B,
-    work: &mut Work<B>,
-    x: &mut B::Tensor,
-    y: &B::Tensor,
-    z: &mut B::Tensor,
-    norm: Option<&Norm<B>>,
-) {
+fn add_normed<B: Backend>(backend: &B, work: &mut Work<B>, x: &mut B::Tensor, y: &B::Tensor, z: &mut B::Tensor, norm: Option<&Norm<B>>) {
     match norm {
         Some(norm) => {
             backend.norm(&mut work.step, y, norm, z);
@@ -297,7 +290,8 @@ impl<B: Backend> Decoder<B> {
             *position += 1;
         }
         let own = |c: &'a mut &mut Cache| {
-            c.sequence::<B>().ok_or_else(|| Error::Input(Fault::at("cache").found("made by another back end").help("make it with Run::cache")))
+            c.sequence::<B>()
+                .ok_or_else(|| Error::Input(Fault::at("cache").found("made by another back end").help("make it with Run::cache")))
         };
         caches.iter_mut().map(own).collect()
     }

@@ -9,8 +9,8 @@ use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
 use hob_kernels::attention::{self, KvStore, Lane};
 use hob_kernels::format::dequantize;
-use hob_kernels::naive::math::times_sigmoid;
 use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Inputs, Matrix};
+use hob_kernels::naive::math::times_sigmoid;
 use hob_kernels::ops::{self, Activation, Router};
 use hob_kernels::{Cpu, Level, Pool};
 

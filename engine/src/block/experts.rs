@@ -2,8 +2,8 @@
 //! that all tokens share (DeepSeekMoE, Dai et al. 2024), with or without a gate of its own.
 
 use crate::backend::{Backend, ExpertWeights, Linear};
-use crate::block::dense::Dense;
 use crate::block::Work;
+use crate::block::dense::Dense;
 use crate::error::{Error, Fault, Result};
 use crate::weights::Loader;
 use hob_kernels::ops::{Renormalize, Router};

@@ -21,22 +21,22 @@ impl Noise {
 
 /// One tensor of a header.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
-    pub name: String,
-    pub kind: String,
-    pub dims: Vec<u64>,
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) dims: Vec<u64>,
 }
 
 /// A header, to be changed and made into a model.
 #[derive(Clone, Debug)]
-pub struct Header {
-    pub metadata: Vec<(String, String)>,
-    pub tensors: Vec<Line>,
+pub(crate) struct Header {
+    pub(crate) metadata: Vec<(String, String)>,
+    pub(crate) tensors: Vec<Line>,
 }
 
 impl Header {
     /// The header of a family.
-    pub fn read(family: &str) -> Header {
+    pub(crate) fn read(family: &str) -> Header {
         let path = format!("{}/tests/headers/{family}.txt", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("every family needs a header: {path}: {e}"));
         let mut header = Header { metadata: Vec::new(), tensors: Vec::new() };
@@ -62,12 +62,12 @@ impl Header {
     }
 
     /// The model, in memory.
-    pub fn build(&self) -> Gguf {
+    pub(crate) fn build(&self) -> Gguf {
         Gguf::from_vec(self.bytes()).unwrap()
     }
 
     /// The bytes of its file.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut writer = GgufWriter::new();
         for (key, value) in &self.metadata {
             let value = if let Ok(n) = value.parse::<u32>() {
