@@ -1,11 +1,11 @@
 //! The two kinds of byte-pair encoding: GPT-2's, by a list of merges, and SentencePiece's, by the scores of the tokens.
 //!
-//! The `tokenizers` crate has the first, but it copies every token twice and every merge into maps of its own: with Llama 3's 128 000
-//! tokens and 280 000 merges that alone takes longer and more memory than opening a model may. The second it has only as a conversion to
-//! the first. Both are the loop of merge.rs over an index of the mapped file.
+//! Both are the loop of merge.rs over an index of the mapped file. Where the vocabulary allows, text without a pre-tokenizer is cut at
+//! its spaces first (cuts.rs).
 
 use super::Token;
 use super::bytes::{SPACE, to_alphabet};
+use super::cuts::Cuts;
 use super::merge::Merger;
 use super::pre::{Alphabet, Words};
 use super::split::Splitter;
@@ -16,39 +16,37 @@ use super::vocab::Vocab;
 pub(super) struct Bpe {
     pub(super) splitter: Splitter,
     pub(super) merges: Table,
+    /// Where tokens are spelt as text: further cuts.
+    pub(super) cuts: Option<Cuts>,
     pub(super) words: Words,
 }
 
 impl Bpe {
     pub(super) fn encode(&self, vocab: &Vocab, text: &str, out: &mut Vec<Token>) {
         let (mut merger, mut spelt, mut key) = (Merger::default(), String::new(), Vec::new());
-        let escaped;
-        let text = match vocab.alphabet {
-            Alphabet::Bytes => text,
-            Alphabet::Text => {
-                escaped = text.replace(' ', SPACE.encode_utf8(&mut [0; 4]));
-                &escaped
+        match (vocab.alphabet, &self.cuts) {
+            (Alphabet::Text, Some(cuts)) => {
+                let text = text.replace(' ', SPACE.encode_utf8(&mut [0; 4]));
+                self.splitter.split(&text, &mut |line| cuts.cut(line, &mut |word| self.word(vocab, word, &mut merger, &mut key, out)));
             }
+            (Alphabet::Text | Alphabet::Bytes, _) => self.splitter.split(text, &mut |word| {
+                spelt.clear();
+                to_alphabet(word, &mut spelt);
+                self.word(vocab, &spelt, &mut merger, &mut key, out);
+            }),
+        }
+    }
+
+    fn word(&self, vocab: &Vocab, word: &str, merger: &mut Merger, key: &mut Vec<u8>, out: &mut Vec<Token>) {
+        let whole = match self.words {
+            Words::WholeFirst => true,
+            Words::WholeLines => word.bytes().all(|byte| byte == b'\n'),
+            Words::Merge => false,
         };
-        self.splitter.split(text, &mut |word| {
-            let word = match vocab.alphabet {
-                Alphabet::Bytes => {
-                    spelt.clear();
-                    to_alphabet(word, &mut spelt);
-                    spelt.as_str()
-                }
-                Alphabet::Text => word,
-            };
-            let whole = match self.words {
-                Words::WholeFirst => true,
-                Words::WholeLines => word.bytes().all(|byte| byte == b'\n'),
-                Words::Merge => false,
-            };
-            match vocab.find(word.as_bytes()).filter(|_| whole) {
-                Some(token) => out.push(token),
-                None => self.merge(vocab, word, &mut merger, &mut key, out),
-            }
-        });
+        match vocab.find(word.as_bytes()).filter(|_| whole) {
+            Some(token) => out.push(token),
+            None => self.merge(vocab, word, merger, key, out),
+        }
     }
 
     fn merge(&self, vocab: &Vocab, word: &str, merger: &mut Merger, key: &mut Vec<u8>, out: &mut Vec<Token>) {
@@ -75,10 +73,11 @@ impl Bpe {
     }
 }
 
-/// SentencePiece's: the whole stretch of text is one word, merged by score, best first.
+/// SentencePiece's: merged by score, best first.
 pub(super) struct Spm {
     pub(super) scores: Vec<f32>,
     pub(super) prefix: Prefix,
+    pub(super) cuts: Cuts,
 }
 
 /// Whether a text is begun with a space that is not there.
@@ -105,9 +104,12 @@ impl Spm {
         }
         escaped.extend(text.chars().map(|char| if char == ' ' { SPACE } else { char }));
         let rank = |pair: &[u8], _| vocab.find(pair).map(|token| descending(self.scores.get(token as usize).copied().unwrap_or_default()));
-        Merger::default().run(&escaped, rank, |symbol| match vocab.find(symbol.as_bytes()) {
-            Some(token) => out.push(token),
-            None => vocab.push_bytes(symbol, out),
+        let mut merger = Merger::default();
+        self.cuts.cut(&escaped, &mut |word| {
+            merger.run(word, rank, |symbol| match vocab.find(symbol.as_bytes()) {
+                Some(token) => out.push(token),
+                None => vocab.push_bytes(symbol, out),
+            });
         });
     }
 }

@@ -1,17 +1,17 @@
 //! A tokenizer from the `tokenizer.ggml.*` keys of a file.
 
 use super::bpe::{Bpe, Prefix, Spm};
+use super::cuts::Cuts;
 use super::pre::{self, Alphabet, Bos, Pre};
 use super::special::{Mark, Specials, Takes};
 use super::split::Splitter;
 use super::table::Table;
-use super::unigram::{Charsmap, Spaces, Unigram};
+use super::unigram::{Charsmap, Prefixes, Spaces, Unigram};
 use super::vocab::Vocab;
-use super::wordpiece::WordPiece;
+use super::wordpiece::{Accents, Case, WordPiece};
 use super::{Algorithm, Inner, Roles, Token, TokenKind, Tokenizer, TokenizerOptions};
 use crate::error::{Error, Fault, Result};
 use crate::gguf::{Metadata, Strings};
-use tokenizers::normalizers::BertNormalizer;
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -115,7 +115,7 @@ impl Tokenizer {
         let ends = ends(metadata, &mut vocab, &mut roles)?;
         let algorithm = match (model, pre) {
             (_, Some(pre)) => Algorithm::Bpe(bpe(metadata, pre)?),
-            ("llama", None) => Algorithm::Spm(Spm { scores: scores(metadata, &vocab)?, prefix }),
+            ("llama", None) => Algorithm::Spm(spm(metadata, &vocab, prefix)?),
             ("bert", None) => Algorithm::WordPiece(wordpiece(metadata)?),
             ("t5", None) => Algorithm::Unigram(unigram(metadata, &vocab, prefix)?),
             (other, None) => {
@@ -278,13 +278,24 @@ fn ends(metadata: &Metadata, vocab: &mut Vocab, roles: &mut Roles) -> Result<Vec
 fn bpe(metadata: &Metadata, pre: &'static Pre) -> Result<Bpe> {
     let merges = metadata.strings(MERGES)?.cloned().ok_or_else(|| metadata.missing(MERGES))?;
     let splitter = Splitter::new(pre.rules).map_err(|why| Error::Unsupported(Fault::at(PRE).found(why)))?;
-    Ok(Bpe { splitter, merges: index(merges, MERGES)?, words: pre.words })
+    let cuts = match pre.alphabet {
+        Alphabet::Bytes => None,
+        Alphabet::Text => Some(Cuts::of(merges.iter_bytes())),
+    };
+    Ok(Bpe { splitter, merges: index(merges, MERGES)?, cuts, words: pre.words })
+}
+
+fn spm(metadata: &Metadata, vocab: &Vocab, prefix: Prefix) -> Result<Spm> {
+    let cuts = Cuts::of((0..vocab.table.len() as u32).filter_map(|id| vocab.table.get(id)));
+    Ok(Spm { scores: scores(metadata, vocab)?, prefix, cuts })
 }
 
 fn wordpiece(metadata: &Metadata) -> Result<WordPiece> {
-    let lowercase = metadata.bool("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
-    let strip_accents = metadata.bool("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
-    Ok(WordPiece { normalizer: BertNormalizer::new(true, true, Some(strip_accents), lowercase) })
+    let lower = metadata.bool("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
+    let strip = metadata.bool("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lower);
+    let letter_case = if lower { Case::Lower } else { Case::Keep };
+    let accents = if strip { Accents::Strip } else { Accents::Keep };
+    WordPiece::new(letter_case, accents).map_err(|why| Error::Unsupported(Fault::at(MODEL).found(why)))
 }
 
 fn unigram(metadata: &Metadata, vocab: &Vocab, prefix: Prefix) -> Result<Unigram> {
@@ -298,6 +309,7 @@ fn unigram(metadata: &Metadata, vocab: &Vocab, prefix: Prefix) -> Result<Unigram
     Ok(Unigram {
         unknown_score: Unigram::unknown_score(&scores, vocab),
         charsmap: charsmap.transpose()?,
+        prefixes: Prefixes::of(vocab),
         scores,
         prefix,
         spaces: if merge { Spaces::Merge } else { Spaces::Keep },

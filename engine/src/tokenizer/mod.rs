@@ -21,10 +21,15 @@
 //! # }
 //! ```
 //! The vectors of llama.cpp are what this is held against; where files leave something out, the same is assumed as there.
+//!
+//! All of it is hob's own, none the `tokenizers` crate's: that one copies every token and merge into maps (for Llama 3's vocabulary 0.33 s
+//! and 55 MB against 0.05 s and 8 MB here), has SentencePiece's merging only by conversion, lets plain text become control tokens in its
+//! unigram model, cuts words of over 100 characters short, and where a pattern backtracks too far it leaves the rest of the text uncut.
 
 mod bpe;
 mod build;
 mod bytes;
+mod cuts;
 mod merge;
 mod pre;
 mod special;
@@ -162,7 +167,7 @@ impl Tokenizer {
                     match algorithm {
                         Algorithm::Bpe(bpe) => bpe.encode(vocab, text, &mut out),
                         Algorithm::Spm(spm) => spm.encode(vocab, text, place, &mut out),
-                        Algorithm::WordPiece(wordpiece) => wordpiece.encode(vocab, text, &mut out)?,
+                        Algorithm::WordPiece(wordpiece) => wordpiece.encode(vocab, text, &mut out),
                         Algorithm::Unigram(unigram) => unigram.encode(vocab, text, &mut out),
                     }
                     Place::GoesOn

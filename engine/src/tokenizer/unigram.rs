@@ -3,8 +3,7 @@
 //! ```text
 //! best[end] = max over tokens that are text[start..end] of best[start] + score(token)        (Viterbi, over character boundaries)
 //! ```
-//! Ours, not the `tokenizers` crate's: that one lets text become control tokens, its trie of a quarter million tokens takes 100 MB, and its
-//! reader of the character map indexes out of bounds on a damaged file. Source: Kudo 2018 (arXiv:1804.10959); the map: SentencePiece.
+//! Source: Kudo 2018 (arXiv:1804.10959); the character map: SentencePiece.
 
 use std::borrow::Cow;
 
@@ -25,6 +24,39 @@ pub(super) struct Unigram {
     pub(super) charsmap: Option<Charsmap>,
     pub(super) prefix: Prefix,
     pub(super) spaces: Spaces,
+    pub(super) prefixes: Prefixes,
+}
+
+/// What tokens begin with: a set that may say yes in error, never no (a Bloom filter of one bit). Most characters begin no long token,
+/// and this says so at once.
+pub(super) struct Prefixes {
+    bits: Vec<u64>,
+}
+
+impl Prefixes {
+    /// All prefixes of all tokens.
+    pub(super) fn of(vocab: &Vocab) -> Prefixes {
+        let mut prefixes = Prefixes { bits: vec![0; vocab.table.len().next_power_of_two().max(64)] };
+        for token in (0..vocab.table.len() as u32).filter_map(|id| vocab.table.get(id)) {
+            let mut state = 0;
+            for byte in token.iter().take(LONGEST) {
+                let (word, bit) = prefixes.step(&mut state, *byte);
+                prefixes.bits[word] |= bit;
+            }
+        }
+        prefixes
+    }
+
+    /// Whether a token may begin with what has been stepped through, `byte` the last of it.
+    fn goes_on(&self, state: &mut u64, byte: u8) -> bool {
+        let (word, bit) = self.step(state, byte);
+        self.bits[word] & bit != 0
+    }
+
+    fn step(&self, state: &mut u64, byte: u8) -> (usize, u64) {
+        *state = (*state ^ u64::from(byte).wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        ((*state >> 6) as usize & (self.bits.len() - 1), 1 << (*state & 63))
+    }
 }
 
 /// What becomes of runs of spaces.
@@ -61,12 +93,14 @@ impl Unigram {
                     best[end] = Best { score: here + score, start, token };
                 }
             };
-            let rest = &text[start..];
-            for (at, char) in rest[..rest.floor_char_boundary(longest)].char_indices() {
-                let end = at + char.len_utf8();
-                if let Some(token) = vocab.find(&rest.as_bytes()[..end]) {
+            let (rest, mut state) = (&text[start..], 0);
+            for (at, byte) in rest.bytes().enumerate().take(longest) {
+                if !self.prefixes.goes_on(&mut state, byte) {
+                    break;
+                }
+                if let Some(token) = vocab.find(&rest.as_bytes()[..=at]).filter(|_| rest.is_char_boundary(at + 1)) {
                     let normal = vocab.kind(token) != TokenKind::UserDefined;
-                    offer(start + end, Some(token), if normal { f64::from(self.scores[token as usize]) } else { 0.0 });
+                    offer(start + at + 1, Some(token), if normal { f64::from(self.scores[token as usize]) } else { 0.0 });
                 }
             }
             let alone = start + first.len_utf8();
