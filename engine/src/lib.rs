@@ -13,6 +13,7 @@ pub mod generate;
 pub mod gguf;
 pub mod model;
 pub mod perplexity;
+pub mod quantize;
 pub mod sampler;
 pub mod template;
 pub mod tokenizer;
