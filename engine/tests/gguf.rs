@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use hob::Error;
 use hob::gguf::{Array, Gguf, GgufWriter, Strings, TensorType, Value, ValueType};
+use hob::tokenizer::{Special, Tokenizer, TokenizerOptions};
 
 /// A small file with every type of value and three tensors.
 fn sample() -> Vec<u8> {
@@ -347,4 +348,10 @@ fn the_committed_tiny_model_is_what_its_program_writes() {
     assert!(gguf.file_bytes() < 200_000);
     let vocabulary = gguf.metadata().strings("tokenizer.ggml.tokens").unwrap().unwrap();
     assert_eq!(gguf.tensor("output.weight").unwrap().dims, [64, vocabulary.len() as u64]);
+
+    let tokenizer = Tokenizer::from_gguf(gguf.metadata(), &TokenizerOptions::default()).unwrap();
+    let tokens = tokenizer.encode("Hello the ∞ <|im_end|>", Special::Literal).unwrap();
+    assert_eq!(tokens[..2].iter().map(|token| tokenizer.decode(&[*token])).collect::<Vec<_>>(), ["Hello", " the"]);
+    assert_eq!(tokenizer.decode(&tokens), "Hello the ∞ <|im_end|>");
+    assert!(!tokens.contains(&302) && tokenizer.is_end(302), "{tokens:?}");
 }
