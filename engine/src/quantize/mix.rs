@@ -312,7 +312,7 @@ fn wanted(recipe: &Recipe, model: &Model, role: Role, tensor: &TensorInfo, value
     match role {
         Role::Embedding if !model.tied => recipe.base,
         Role::Output | Role::Embedding => {
-            let whole = tensor.dims[0] % recipe.base.block_len() as u64 == 0;
+            let whole = tensor.dims[0].is_multiple_of(recipe.base.block_len() as u64);
             if whole && recipe.base != Format::Q8_0 { Format::Q6_K } else { Format::Q8_0 }
         }
         Role::Key | Role::Value if eight => Format::Q8_0,
@@ -330,7 +330,7 @@ fn wanted(recipe: &Recipe, model: &Model, role: Role, tensor: &TensorInfo, value
 
 /// `format`, or the nearest one whose blocks rows of `cols` can be cut into.
 fn fitting(format: Format, cols: u64) -> Format {
-    let whole = |format: Format| cols % format.block_len() as u64 == 0;
+    let whole = |format: Format| cols.is_multiple_of(format.block_len() as u64);
     if whole(format) {
         return format;
     }

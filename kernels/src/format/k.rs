@@ -75,8 +75,8 @@ fn split(bytes: &mut [u8], codes: &[i8], bits: impl Fn(u8) -> u8) {
 fn unpack_q2(bytes: &[u8], block: &mut Block) {
     block.group = 16;
     (block.d, block.dmin) = (f16_at(bytes, 80), f16_at(bytes, 82));
-    for g in 0..16 {
-        (block.scales[g], block.mins[g]) = ((bytes[g] & 15) as i8, bytes[g] >> 4);
+    for (g, byte) in bytes[..16].iter().enumerate() {
+        (block.scales[g], block.mins[g]) = ((byte & 15) as i8, byte >> 4);
     }
     for (e, h, j) in RUNS {
         let low = &bytes[16 + 32 * h..];
@@ -87,8 +87,8 @@ fn unpack_q2(bytes: &[u8], block: &mut Block) {
 fn pack_q2(block: &Block, bytes: &mut [u8]) {
     put_f16(bytes, 80, block.d);
     put_f16(bytes, 82, block.dmin);
-    for g in 0..16 {
-        bytes[g] = (block.scales[g] as u8 & 15) | (block.mins[g] << 4);
+    for (g, byte) in bytes[..16].iter_mut().enumerate() {
+        *byte = (block.scales[g] as u8 & 15) | (block.mins[g] << 4);
     }
     for (e, h, j) in RUNS {
         split(&mut bytes[16 + 32 * h..], &block.codes[e..], |q| (q & 3) << (2 * j));
