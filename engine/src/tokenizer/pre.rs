@@ -299,3 +299,81 @@ static TABLE: &[Pre] = &[
     },
     Pre { names: &["sarvam-moe"], rules: &[BY_LINE], alphabet: Alphabet::Text, ..PLAIN },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::split::Splitter;
+    use super::*;
+
+    fn pieces<'t>(name: &str, text: &'t str) -> Vec<&'t str> {
+        let mut pieces = Vec::new();
+        let splitter = Splitter::new(find(name).expect(name).rules).expect(name);
+        splitter.split(text, &mut |piece| pieces.push(piece));
+        pieces
+    }
+
+    /// A little of everything that the patterns tell apart.
+    const PROBE: &str = "Hello, World!  It's I'LL 3.14159 12345678 naïve e\u{301}x 中文かな한국어 ไทย HTTPServer\tfoo_bar\r\n\r\n   indented\n\u{a0}x\u{3000} 🙂🙂 <a href=\"/b\">// IMGIMGABZ <sentinel:12> $x+=1^~|` […] ٣٤٥ ½ᵃ  \n  ";
+
+    #[test]
+    fn every_name_is_there_once_compiles_and_loses_nothing() {
+        let all: Vec<&str> = names().collect();
+        for (index, name) in all.iter().enumerate() {
+            assert!(!all[..index].contains(name), "{name} twice");
+            let pieces = pieces(name, PROBE);
+            assert_eq!(pieces.concat(), PROBE, "{name}");
+            assert!(pieces.iter().all(|piece| !piece.is_empty()), "{name}");
+        }
+        assert!(all.len() >= 85, "{}", all.len());
+        assert!(find("no-such").is_none());
+    }
+
+    #[test]
+    fn known_cuts() {
+        let table: &[(&str, &str, &[&str])] = &[
+            ("gpt-2", "It's  3 o'clock\n\n x", &["It", "'s", " ", " 3", " o", "'", "clock", "\n\n", " x"]),
+            ("gpt-2", "12345 I'LL", &["12345", " I", "'", "LL"]),
+            ("llama-bpe", "I'LL pay 12345!!\n\n  so", &["I", "'LL", " pay", " ", "123", "45", "!!\n\n", " ", " so"]),
+            ("llama-bpe", "a\t\tb \n c", &["a", "\t", "\tb", " \n", " c"]),
+            ("qwen2", "x123\r\n", &["x", "1", "2", "3", "\r\n"]),
+            ("qwen2", "e\u{301}x", &["e", "\u{301}x"]),
+            ("qwen35", "e\u{301}x", &["e\u{301}x"]),
+            ("starcoder", "a 12", &["a", " ", "1", "2"]),
+            ("gpt-4o", "JSONParser isn't/\n", &["JSONParser", " isn't", "/\n"]),
+            ("gpt-4o", "fooBar 1234", &["foo", "Bar", " ", "123", "4"]),
+            ("tekken", "fooBar's 12", &["foo", "Bar", "'s", " ", "1", "2"]),
+            ("deepseek-v3", "foo_bar 中文x", &["foo", "_bar", " ", "中文", "x"]),
+            ("deepseek-llm", "Hi 中文 12  ", &["Hi", " ", "中文", " ", "12", "  "]),
+            ("deepseek-coder", "ab, 12\n", &["ab", ",", " ", "1", "2", "\n"]),
+            ("falcon", "a==12345", &["a", "==", "123", "45"]),
+            ("default", "x `12345", &["x", " `", "123", "45"]),
+            ("bloom", "a, b c", &["a", ",", " b", " c"]),
+            ("afmoe", "1234567ab", &["1", "234", "567", "ab"]),
+            ("superbpe", "at 1234567", &["at ", "1", "234", "567"]),
+            ("tiny_aya", "1234567 1234ab", &["1", "234", "567", " ", "123", "4", "ab"]),
+            ("kimi-k2", "ab中文cd", &["ab", "中文", "cd"]),
+            ("jais-2", "a\t\t\t\t\t\tb", &["a", "\t\t\t\t", "\t", "\tb"]),
+            ("bailingmoe", "a\n\n 1", &["a", "\n\n", " ", "1"]),
+            ("ufakzeka", "Ali'nin", &["Ali", "'nin"]),
+            ("exaone-moe", "a b c 1", &["a b c", " ", "1"]),
+            ("gemma4", "a b\n\nc", &["a b", "\n\n", "c"]),
+            ("chameleon", "IMGIMGABZ 1,", &["IMGIMGABZ", " ", "1", ","]),
+        ];
+        for (name, text, want) in table {
+            assert_eq!(pieces(name, text), *want, "{name} {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_megabyte_without_a_break_takes_bounded_time() {
+        let texts = [" ".repeat(1 << 16), "\n ".repeat(1 << 15), "aB".repeat(1 << 15), "1".repeat(1 << 16), "'".repeat(1 << 16)];
+        for pre in TABLE {
+            let splitter = Splitter::new(pre.rules).unwrap();
+            for text in &texts {
+                let mut bytes = 0;
+                splitter.split(text, &mut |piece| bytes += piece.len());
+                assert_eq!(bytes, text.len(), "{:?}", pre.names);
+            }
+        }
+    }
+}
