@@ -16,11 +16,15 @@
 //! Ideas: pulp and rten-simd (tokens, stamping), Highway (lanes as an unknown constant).
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod rows;
 mod scalar;
 mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod ymm;
+#[cfg(target_arch = "x86_64")]
+mod zmm;
 
 pub(crate) use rows::{Block, Rows};
 pub(crate) use tiles::{Canvas, Tile, fill, fill_groups};
@@ -66,11 +70,16 @@ pub(crate) fn vectorize<O: Op>(level: Level, op: O) -> O::Output {
         #[cfg(target_arch = "x86_64")]
         Kind::AvxVnni => unsafe { ymm::run_avxvnni(op) },
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => unsafe { ymm::run_avx2(op) },
-        #[cfg(target_arch = "x86_64")]
-        Kind::Neon | Kind::NeonDot => op.run(scalar::Scalar),
+        Kind::Avx512 => unsafe { zmm::run_avx512(op) },
+        #[cfg(target_arch = "aarch64")]
+        Kind::Neon => unsafe { neon::run_neon(op) },
+        #[cfg(target_arch = "aarch64")]
+        Kind::NeonDot => unsafe { neon::run_neondot(op) },
+        // Levels of other machines are never detected here.
         #[cfg(not(target_arch = "x86_64"))]
-        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 | Kind::Neon | Kind::NeonDot => op.run(scalar::Scalar),
+        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => op.run(scalar::Scalar),
+        #[cfg(not(target_arch = "aarch64"))]
+        Kind::Neon | Kind::NeonDot => op.run(scalar::Scalar),
     }
 }
 

@@ -1,4 +1,5 @@
-//! No vector instructions at all: eight lanes as arrays. The level that every other one must equal.
+//! No vector instructions at all: eight lanes as arrays. The level that every other one must equal; what would be large is
+//! not inlined, as nobody waits for it but compilers.
 
 use super::{Block, Isa, Outlined, Tiled};
 use half::{bf16, f16};
@@ -210,7 +211,7 @@ impl Isa for Scalar {
         a.map(|a| f16::from_bits(a as u16).to_f32())
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn load_rows<const BYTES: usize>(self, block: Block<'_, BYTES>, at: usize) -> [I; 4] {
         from_fn(|g| self.load_words(block, at + 4 * g))
     }
@@ -245,7 +246,7 @@ impl Isa for Scalar {
     fn signed_codes(self, w: I) -> I {
         w
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot_signed(self, sum: I, w: I, x: I) -> I {
         from_fn(|i| {
             let (w, x) = (bytes(w[i]), bytes(x[i]));

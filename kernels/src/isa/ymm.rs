@@ -21,11 +21,13 @@ pub(super) fn run_avxvnni<O: Op>(op: O) -> O::Output {
     op.run(Ymm::<Vnni>(PhantomData))
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn outline_avx2<O: Outlined<Ymm<Maddubs>>>(op: O) {
     op.run(Ymm(PhantomData));
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn outline_avxvnni<O: Outlined<Ymm<Vnni>>>(op: O) {
     op.run(Ymm(PhantomData));

@@ -118,10 +118,10 @@ pub fn matmul(cpu: Cpu, inputs: &Inputs, products: &mut [Product]) {
 /// Up to so many tokens the weights are streamed through registers row by row; beyond, tiles of rows and tokens.
 const FEW: usize = 8;
 
-/// Rows of one work item: some 32 KB of weights for few tokens, a few register tiles for many.
+/// Rows of one work item: some 64 KB of weights for few tokens, a few register tiles for many.
 fn chunk(level: Level, weight: &Matrix, tokens: usize) -> usize {
     let lanes = isa::lanes(level);
-    if tokens > FEW { 4 * lanes } else { (32768 / (weight.row_bytes.max(1) * lanes)).max(1) * lanes }
+    if tokens > FEW { 4 * lanes } else { (65536 / (weight.row_bytes.max(1) * lanes)).max(1) * lanes }
 }
 
 /// Which rows of the inputs a work item takes, in the order of its output rows.

@@ -278,6 +278,19 @@ impl<Q: Quant> Op for Run<'_, Q> {
 impl<Q: Quant> Tiled for Run<'_, Q> {
     #[inline(always)]
     fn run<I: Isa, const R: usize, const C: usize, const T: usize>(self, isa: I) {
+        isa.outline(Many::<Q, R, C, T> { work: self.work, format: PhantomData });
+    }
+}
+
+/// A work item of many tokens: apart, as its accumulators want a large frame.
+struct Many<'a, Q, const R: usize, const C: usize, const T: usize> {
+    work: Work<'a>,
+    format: PhantomData<Q>,
+}
+
+impl<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize> Outlined<I> for Many<'_, Q, R, C, T> {
+    #[inline(always)]
+    fn run(self, isa: I) {
         tiles::<I, Q, R, C, T>(isa, self.work);
     }
 }
