@@ -211,6 +211,9 @@ impl<B: Backend> Decoder<B> {
         let embed = "token_embd.weight";
         config.vocab = gguf.tensor(embed).and_then(|t| t.dims.get(1)).map_or(0, |n| *n as usize);
         let loader = Loader::new(gguf, &backend, &config, family, context.unwrap_or(config.context));
+        if config.vocab == 0 {
+            return Err(loader.missing(embed));
+        }
         let (width, vocab) = (config.width, config.vocab);
         let mut ropes = Vec::new();
         let mut layers = Vec::with_capacity(config.layers);

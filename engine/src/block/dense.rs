@@ -1,7 +1,7 @@
 //! The feed-forward block: `down(act(gate·h) · (up·h))` (GLU, Shazeer 2020), or `down(act(up·h))` where there is no gate.
 
 use crate::backend::{Backend, Linear};
-use crate::block::Work;
+use crate::block::{Work, activation_name};
 use crate::error::Result;
 use crate::weights::Loader;
 use hob_kernels::ops::Activation;
@@ -70,6 +70,6 @@ impl<B: Backend> Dense<B> {
 impl<B: Backend> fmt::Display for Dense<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let glu = if self.gate.is_some() { " glu" } else { "" };
-        write!(f, "{:?}{glu} {}", self.activation, self.ff)
+        write!(f, "{}{glu} {}", activation_name(self.activation), self.ff)
     }
 }

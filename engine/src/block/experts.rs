@@ -2,11 +2,11 @@
 //! that all tokens share (DeepSeekMoE, Dai et al. 2024), with or without a gate of its own.
 
 use crate::backend::{Backend, ExpertWeights, Linear};
-use crate::block::Work;
 use crate::block::dense::Dense;
+use crate::block::{Work, activation_name};
 use crate::error::{Error, Fault, Result};
 use crate::weights::Loader;
-use hob_kernels::ops::{Renormalize, Router};
+use hob_kernels::ops::{Gate, Renormalize, Router};
 use std::fmt;
 
 /// A layer's experts.
@@ -100,11 +100,16 @@ impl<B: Backend> Shared<B> {
 impl<B: Backend> fmt::Display for Experts<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Router { gate, k, renormalize, .. } = &self.routing;
-        write!(f, "experts {k}/{} {gate:?}", self.weights.count)?;
+        let gate = match gate {
+            Gate::Softmax => "softmax",
+            Gate::SoftmaxTopK => "top-k softmax",
+            Gate::Sigmoid => "sigmoid",
+        };
+        write!(f, "experts {k}/{} {gate}", self.weights.count)?;
         if *renormalize == Renormalize::Yes {
             f.write_str(" renorm")?;
         }
-        write!(f, " {:?} glu {}", self.weights.activation, self.ff)?;
+        write!(f, " {} glu {}", activation_name(self.weights.activation), self.ff)?;
         match &self.shared {
             Some(shared) => write!(f, " + shared {}", shared.dense),
             None => Ok(()),

@@ -13,6 +13,7 @@ use crate::weights::Loader;
 use attention::Attention;
 use dense::Dense;
 use experts::Experts;
+use hob_kernels::ops::Activation;
 use rope::Rope;
 use std::fmt;
 
@@ -129,6 +130,17 @@ impl<B: Backend> FeedForward<B> {
             FeedForward::Dense(dense) => dense.forward(backend, work, out),
             FeedForward::Experts(experts) => experts.forward(backend, work, out),
         }
+    }
+}
+
+/// What an activation is called on a card.
+fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "silu",
+        Activation::GeluTanh => "gelu-tanh",
+        Activation::Gelu => "gelu",
+        Activation::Relu => "relu",
+        Activation::ReluSquared => "relu²",
     }
 }
 
