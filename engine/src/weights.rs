@@ -157,11 +157,6 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(Some(Norm { kind: self.config.norm, weight, bias, eps: self.config.eps, width }))
     }
 
-    /// Marks a tensor as known though this run does not need it.
-    pub fn skip(&self, name: &str) {
-        self.used.borrow_mut().insert(name.to_owned());
-    }
-
     /// Sees to it that every tensor of the file was asked for.
     ///
     /// # Errors

@@ -116,19 +116,15 @@ fn rope<B: Backend>(loader: &Loader<'_, B>, windowed: bool) -> Result<Rope> {
         return Ok(Rope::new(config, pairing, base, Scaling::None, None));
     }
     // Per-frequency divisors: Llama 3.1 has one list, LongRoPE one for short contexts and one for long ones.
-    let (short, long) = ("rope_factors_short.weight", "rope_factors_long.weight");
-    let chosen = if loader.context > config.original_context { long } else { short };
-    let (scaling, divisors) = if loader.has(chosen) {
-        loader.skip(short);
-        loader.skip(long);
-        (Scaling::LongRope, loader.values(chosen, pairs)?)
-    } else {
-        (config.scaling, loader.values("rope_freqs.weight", pairs)?)
-    };
-    if scaling == Scaling::LongRope && divisors.is_none() {
-        return Err(loader.missing(chosen));
+    let [short, long] = ["rope_factors_short.weight", "rope_factors_long.weight"].map(|name| (name, loader.values(name, pairs)));
+    let (short, long) = ((short.0, short.1?), (long.0, long.1?));
+    if short.1.is_some() || long.1.is_some() || config.scaling == Scaling::LongRope {
+        let (name, divisors) = if loader.context > config.original_context { long } else { short };
+        let divisors = divisors.ok_or_else(|| loader.missing(name))?;
+        return Ok(Rope::new(config, pairing, config.base, Scaling::LongRope, Some(&divisors)));
     }
-    Ok(Rope::new(config, pairing, config.base, scaling, divisors.as_deref()))
+    let divisors = loader.values("rope_freqs.weight", pairs)?;
+    Ok(Rope::new(config, pairing, config.base, config.scaling, divisors.as_deref()))
 }
 
 impl<B: Backend> fmt::Display for Attention<B> {
