@@ -116,6 +116,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// The first `min(len, LANES)` elements, zeros in the other lanes.
     #[inline(always)]
     fn load_some(self, x: &[f32]) -> Self::F {
+        if x.len() >= Self::LANES {
+            return self.load(x);
+        }
         let mut whole = [0f32; 16];
         let n = x.len().min(Self::LANES);
         whole[..n].copy_from_slice(&x[..n]);
@@ -126,6 +129,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// Writes the first `min(len, LANES)` lanes.
     #[inline(always)]
     fn store_some(self, v: Self::F, out: &mut [f32]) {
+        if out.len() >= Self::LANES {
+            return self.store(v, out);
+        }
         let mut whole = [0f32; 16];
         self.store(v, &mut whole);
         let n = out.len().min(Self::LANES);

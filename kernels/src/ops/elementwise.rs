@@ -1,7 +1,8 @@
 //! One element at a time: sums, scales, activations.
 
-use super::{Activation, piece};
-use crate::{Cpu, naive};
+use super::{Activation, CHEAP, DEAR, math, piece};
+use crate::Cpu;
+use crate::isa::{Isa, Op, vectorize};
 
 /// `x += y`
 ///
@@ -9,8 +10,8 @@ use crate::{Cpu, naive};
 /// If the lengths differ.
 pub fn add(cpu: Cpu<'_>, x: &mut [f32], y: &[f32]) {
     assert_eq!(x.len(), y.len(), "two sums of different lengths");
-    let n = piece(cpu, x.len(), 16);
-    cpu.parallel_chunks(x, n, &|i, x| naive::ops::add(x, &y[i * n..][..x.len()]));
+    let n = piece(cpu, x.len(), 16, CHEAP);
+    cpu.parallel_chunks(x, n, &|i, x| vectorize(cpu.level, Both { f: Add, y: &y[i * n..][..x.len()], x }));
 }
 
 /// Adds `bias` to each row of x `[rows, bias.len()]`.
@@ -19,20 +20,20 @@ pub fn add(cpu: Cpu<'_>, x: &mut [f32], y: &[f32]) {
 /// If x is not whole rows.
 pub fn add_bias(cpu: Cpu<'_>, x: &mut [f32], bias: &[f32]) {
     assert!(!bias.is_empty() && x.len() % bias.len() == 0, "{} values in rows of {}", x.len(), bias.len());
-    let n = piece(cpu, x.len(), bias.len());
-    cpu.parallel_chunks(x, n, &|_, x| naive::ops::add_bias(x, bias));
+    let n = piece(cpu, x.len(), bias.len(), CHEAP);
+    cpu.parallel_chunks(x, n, &|_, x| x.chunks_exact_mut(bias.len()).for_each(|x| vectorize(cpu.level, Both { f: Add, y: bias, x })));
 }
 
 /// `x *= s`
 pub fn scale(cpu: Cpu<'_>, x: &mut [f32], s: f32) {
-    let n = piece(cpu, x.len(), 16);
-    cpu.parallel_chunks(x, n, &|_, x| naive::ops::scale(x, s));
+    let n = piece(cpu, x.len(), 16, CHEAP);
+    cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Each { f: Scale(s), x }));
 }
 
 /// `x = cap · tanh(x / cap)`
 pub fn softcap(cpu: Cpu<'_>, x: &mut [f32], cap: f32) {
-    let n = piece(cpu, x.len(), 16);
-    cpu.parallel_chunks(x, n, &|_, x| naive::ops::softcap(x, cap));
+    let n = piece(cpu, x.len(), 16, DEAR);
+    cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Each { f: Softcap(cap), x }));
 }
 
 /// `out = act(gate) · up`
@@ -41,12 +42,141 @@ pub fn softcap(cpu: Cpu<'_>, x: &mut [f32], cap: f32) {
 /// If the lengths differ.
 pub fn glu(cpu: Cpu<'_>, act: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == out.len() && up.len() == out.len(), "gate, up and out of different lengths");
-    let n = piece(cpu, out.len(), 16);
-    cpu.parallel_chunks(out, n, &|i, out| naive::ops::glu(act, &gate[i * n..][..out.len()], &up[i * n..][..out.len()], out));
+    let n = piece(cpu, out.len(), 16, DEAR);
+    cpu.parallel_chunks(out, n, &|i, out| {
+        let (gate, up) = (&gate[i * n..][..out.len()], &up[i * n..][..out.len()]);
+        vectorize(cpu.level, Glu { act, gate, up, out });
+    });
 }
 
 /// `x = act(x)`
 pub fn activate(cpu: Cpu<'_>, act: Activation, x: &mut [f32]) {
-    let n = piece(cpu, x.len(), 16);
-    cpu.parallel_chunks(x, n, &|_, x| naive::ops::activate(act, x));
+    let n = piece(cpu, x.len(), 16, DEAR);
+    cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Each { f: act, x }));
+}
+
+/// A function of a lane.
+trait Unary {
+    fn of<I: Isa>(&self, isa: I, x: I::F) -> I::F;
+}
+
+/// A function of two lanes.
+trait Binary {
+    fn of<I: Isa>(&self, isa: I, x: I::F, y: I::F) -> I::F;
+}
+
+struct Add;
+
+impl Binary for Add {
+    #[inline(always)]
+    fn of<I: Isa>(&self, isa: I, x: I::F, y: I::F) -> I::F {
+        isa.add(x, y)
+    }
+}
+
+struct Scale(f32);
+
+impl Unary for Scale {
+    #[inline(always)]
+    fn of<I: Isa>(&self, isa: I, x: I::F) -> I::F {
+        isa.mul(x, isa.splat(self.0))
+    }
+}
+
+pub(crate) struct Softcap(pub(crate) f32);
+
+impl Softcap {
+    #[inline(always)]
+    pub(crate) fn cap<I: Isa>(&self, isa: I, x: I::F) -> I::F {
+        isa.mul(isa.splat(self.0), math::tanh(isa, isa.mul(x, isa.splat(1.0 / self.0))))
+    }
+}
+
+impl Unary for Softcap {
+    #[inline(always)]
+    fn of<I: Isa>(&self, isa: I, x: I::F) -> I::F {
+        self.cap(isa, x)
+    }
+}
+
+impl Unary for Activation {
+    #[inline(always)]
+    fn of<I: Isa>(&self, isa: I, x: I::F) -> I::F {
+        match self {
+            Activation::Silu => math::times_sigmoid(isa, x, x),
+            Activation::GeluTanh => math::gelu_tanh(isa, x),
+            Activation::Gelu => math::gelu(isa, x),
+            Activation::Relu => isa.max(x, isa.zero()),
+            Activation::ReluSquared => {
+                let x = isa.max(x, isa.zero());
+                isa.mul(x, x)
+            }
+        }
+    }
+}
+
+/// `x = f(x)`
+struct Each<'a, F> {
+    f: F,
+    x: &'a mut [f32],
+}
+
+impl<F: Unary> Op for Each<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut whole = self.x.chunks_exact_mut(I::LANES);
+        for x in &mut whole {
+            isa.store(self.f.of(isa, isa.load(x)), x);
+        }
+        let rest = whole.into_remainder();
+        isa.store_some(self.f.of(isa, isa.load_some(rest)), rest);
+    }
+}
+
+/// `x = f(x, y)`
+struct Both<'a, F> {
+    f: F,
+    x: &'a mut [f32],
+    y: &'a [f32],
+}
+
+impl<F: Binary> Op for Both<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let (mut xs, ys) = (self.x.chunks_exact_mut(I::LANES), self.y.chunks_exact(I::LANES));
+        let y_rest = ys.remainder();
+        for (x, y) in (&mut xs).zip(ys) {
+            isa.store(self.f.of(isa, isa.load(x), isa.load(y)), x);
+        }
+        let rest = xs.into_remainder();
+        isa.store_some(self.f.of(isa, isa.load_some(rest), isa.load_some(y_rest)), rest);
+    }
+}
+
+/// `out = act(gate) · up`
+struct Glu<'a> {
+    act: Activation,
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Op for Glu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut outs = self.out.chunks_exact_mut(I::LANES);
+        let (gates, ups) = (self.gate.chunks_exact(I::LANES), self.up.chunks_exact(I::LANES));
+        let (gate_rest, up_rest) = (gates.remainder(), ups.remainder());
+        for ((out, gate), up) in (&mut outs).zip(gates).zip(ups) {
+            isa.store(isa.mul(self.act.of(isa, isa.load(gate)), isa.load(up)), out);
+        }
+        let rest = isa.mul(self.act.of(isa, isa.load_some(gate_rest)), isa.load_some(up_rest));
+        isa.store_some(rest, outs.into_remainder());
+    }
 }

@@ -3,6 +3,7 @@
 //! Arrays are row-major; shapes in brackets. What each computes, to the bit, is written in [`crate::naive::ops`].
 
 mod elementwise;
+pub(crate) mod math;
 mod norm;
 mod rope;
 mod route;
@@ -74,13 +75,14 @@ pub struct Router {
     pub scale: f32,
 }
 
-/// Elements for which a second thread pays.
-const GRAIN: usize = 8192;
+/// Elements that keep a thread busy for long enough to be worth waking it: a few operations each.
+const CHEAP: usize = 8192;
+/// The same where each costs an exp.
+const DEAR: usize = 2048;
 
-/// Elements of a piece of `len`: whole rows of `width`, enough of them to be worth a thread, few enough to go round.
-fn piece(cpu: crate::Cpu<'_>, len: usize, width: usize) -> usize {
-    let rows = len / width.max(1);
-    let least = GRAIN.div_ceil(width.max(1));
-    let fair = rows.div_ceil(4 * cpu.threads());
-    (if cpu.threads() == 1 { rows } else { fair.max(least) }).max(1) * width.max(1)
+/// Elements of a piece of `len`: whole rows of `width`, at least `grain` elements, few enough for all threads to get some.
+fn piece(cpu: crate::Cpu<'_>, len: usize, width: usize, grain: usize) -> usize {
+    let (rows, least) = (len.div_ceil(width), grain.div_ceil(width));
+    let fair = if cpu.threads() == 1 { rows } else { rows.div_ceil(4 * cpu.threads()) };
+    fair.max(least) * width
 }

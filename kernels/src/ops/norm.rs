@@ -1,7 +1,9 @@
-//! One row at a time: norms and softmax.
+//! One row at a time: norms and softmax. Sums go over 16 partial sums; lanes beyond the end of a row add zeros to them,
+//! which changes no bit.
 
-use super::piece;
-use crate::{Cpu, naive};
+use super::{CHEAP, DEAR, math, piece};
+use crate::Cpu;
+use crate::isa::{Isa, Op, Sum16, vectorize};
 
 /// Each row of x `[rows, width]` divided by its root mean square, times `weight`.
 ///
@@ -9,8 +11,11 @@ use crate::{Cpu, naive};
 /// If lengths do not fit together.
 pub fn rms_norm(cpu: Cpu<'_>, x: &[f32], weight: Option<&[f32]>, eps: f32, width: usize, out: &mut [f32]) {
     check(x.len(), out.len(), width, weight.map_or(width, <[f32]>::len));
-    let n = piece(cpu, out.len(), width);
-    cpu.parallel_chunks(out, n, &|i, out| naive::ops::rms_norm(&x[i * n..][..out.len()], weight, eps, width, out));
+    let n = piece(cpu, out.len(), width, CHEAP);
+    cpu.parallel_chunks(out, n, &|i, out| {
+        out.copy_from_slice(&x[i * n..][..out.len()]);
+        vectorize(cpu.level, RmsNorm { x: out, weight, eps, width });
+    });
 }
 
 /// [`rms_norm`], the result in place of x.
@@ -19,8 +24,8 @@ pub fn rms_norm(cpu: Cpu<'_>, x: &[f32], weight: Option<&[f32]>, eps: f32, width
 /// If lengths do not fit together.
 pub fn rms_norm_in_place(cpu: Cpu<'_>, x: &mut [f32], weight: Option<&[f32]>, eps: f32, width: usize) {
     check(x.len(), x.len(), width, weight.map_or(width, <[f32]>::len));
-    let n = piece(cpu, x.len(), width);
-    cpu.parallel_chunks(x, n, &|_, x| naive::ops::rms_norm(&x.to_vec(), weight, eps, width, x));
+    let n = piece(cpu, x.len(), width, CHEAP);
+    cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, RmsNorm { x, weight, eps, width }));
 }
 
 /// Each row of x `[rows, width]` less its mean, divided by its standard deviation, times `weight`, plus `bias`.
@@ -30,8 +35,11 @@ pub fn rms_norm_in_place(cpu: Cpu<'_>, x: &mut [f32], weight: Option<&[f32]>, ep
 pub fn layer_norm(cpu: Cpu<'_>, x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, width: usize, out: &mut [f32]) {
     check(x.len(), out.len(), width, weight.len());
     check(x.len(), out.len(), width, bias.map_or(width, <[f32]>::len));
-    let n = piece(cpu, out.len(), width);
-    cpu.parallel_chunks(out, n, &|i, out| naive::ops::layer_norm(&x[i * n..][..out.len()], weight, bias, eps, width, out));
+    let n = piece(cpu, out.len(), width, CHEAP);
+    cpu.parallel_chunks(out, n, &|i, out| {
+        out.copy_from_slice(&x[i * n..][..out.len()]);
+        vectorize(cpu.level, LayerNorm { x: out, weight, bias, eps, width });
+    });
 }
 
 /// The softmax of each row of x `[rows, width]`, in place.
@@ -40,10 +48,149 @@ pub fn layer_norm(cpu: Cpu<'_>, x: &[f32], weight: &[f32], bias: Option<&[f32]>,
 /// If x is not whole rows.
 pub fn softmax(cpu: Cpu<'_>, x: &mut [f32], width: usize) {
     check(x.len(), x.len(), width, width);
-    let n = piece(cpu, x.len(), width);
-    cpu.parallel_chunks(x, n, &|_, x| naive::ops::softmax(x, width));
+    let n = piece(cpu, x.len(), width, DEAR);
+    cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Softmax { x, width }));
 }
 
 fn check(x: usize, out: usize, width: usize, weight: usize) {
     assert!(width > 0 && x % width == 0 && out == x && weight == width, "{x} values to {out}, rows of {width}, weights of {weight}");
+}
+
+/// The last, incomplete 16 of a row, `blank` where there are none.
+#[inline(always)]
+fn last(rest: &[f32], blank: f32) -> [f32; 16] {
+    let mut whole = [blank; 16];
+    whole[..rest.len()].copy_from_slice(rest);
+    whole
+}
+
+/// Σ(x - mean)² of a row.
+#[inline(always)]
+fn squares<I: Isa>(isa: I, row: &[f32], mean: f32) -> f32 {
+    let (whole, rest) = row.as_chunks::<16>();
+    let last = last(rest, mean); // less the mean: zeros
+    let (mut sum, mean) = (Sum16::new(isa), isa.splat(mean));
+    for x in whole.iter().chain([&last]) {
+        for part in 0..Sum16::<I>::PARTS {
+            let x = isa.sub(isa.load(&x[part * I::LANES..]), mean);
+            sum.fma(isa, part, x, x);
+        }
+    }
+    sum.total(isa)
+}
+
+/// Σx of a row.
+#[inline(always)]
+fn total<I: Isa>(isa: I, row: &[f32]) -> f32 {
+    let (whole, rest) = row.as_chunks::<16>();
+    let mut sum = Sum16::new(isa);
+    for x in whole.iter().chain([&last(rest, 0.0)]) {
+        for part in 0..Sum16::<I>::PARTS {
+            sum.add(isa, part, isa.load(&x[part * I::LANES..]));
+        }
+    }
+    sum.total(isa)
+}
+
+struct RmsNorm<'a> {
+    x: &'a mut [f32],
+    weight: Option<&'a [f32]>,
+    eps: f32,
+    width: usize,
+}
+
+impl Op for RmsNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for row in self.x.chunks_exact_mut(self.width) {
+            let r = 1.0 / (squares(isa, row, 0.0) / self.width as f32 + self.eps).sqrt();
+            let r = isa.splat(r);
+            match self.weight {
+                None => {
+                    for x in row.chunks_mut(I::LANES) {
+                        let y = isa.mul(isa.load_some(x), r);
+                        isa.store_some(y, x);
+                    }
+                }
+                Some(weight) => {
+                    for (x, w) in row.chunks_mut(I::LANES).zip(weight.chunks(I::LANES)) {
+                        let y = isa.mul(isa.mul(isa.load_some(x), r), isa.load_some(w));
+                        isa.store_some(y, x);
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct LayerNorm<'a> {
+    x: &'a mut [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    eps: f32,
+    width: usize,
+}
+
+impl Op for LayerNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for row in self.x.chunks_exact_mut(self.width) {
+            let mean = total(isa, row) / self.width as f32;
+            let r = 1.0 / (squares(isa, row, mean) / self.width as f32 + self.eps).sqrt();
+            let (mean, r) = (isa.splat(mean), isa.splat(r));
+            for (i, (x, w)) in row.chunks_mut(I::LANES).zip(self.weight.chunks(I::LANES)).enumerate() {
+                let y = isa.mul(isa.sub(isa.load_some(x), mean), r);
+                let y = match self.bias {
+                    Some(bias) => isa.fma(y, isa.load_some(w), isa.load_some(&bias[i * I::LANES..])),
+                    None => isa.mul(y, isa.load_some(w)),
+                };
+                isa.store_some(y, x);
+            }
+        }
+    }
+}
+
+pub(super) struct Softmax<'a> {
+    pub(super) x: &'a mut [f32],
+    pub(super) width: usize,
+}
+
+impl Op for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for row in self.x.chunks_exact_mut(self.width) {
+            let (whole, rest) = row.as_chunks_mut::<16>();
+            let mut last = last(rest, f32::NEG_INFINITY); // whose exp is 0
+            let mut most = isa.splat(f32::NEG_INFINITY);
+            for x in whole.iter().chain([&last]) {
+                for part in 0..Sum16::<I>::PARTS {
+                    most = isa.max(isa.load(&x[part * I::LANES..]), most);
+                }
+            }
+            let most = isa.splat(isa.reduce_max(most));
+            let mut sum = Sum16::new(isa);
+            for x in whole.iter_mut().chain([&mut last]) {
+                for part in 0..Sum16::<I>::PARTS {
+                    let x = &mut x[part * I::LANES..];
+                    let e = math::exp(isa, isa.sub(isa.load(x), most));
+                    isa.store(e, x);
+                    sum.add(isa, part, e);
+                }
+            }
+            let inverse = isa.splat(1.0 / sum.total(isa));
+            for x in whole.iter_mut().chain([&mut last]) {
+                for part in 0..Sum16::<I>::PARTS {
+                    let x = &mut x[part * I::LANES..];
+                    isa.store(isa.mul(isa.load(x), inverse), x);
+                }
+            }
+            rest.copy_from_slice(&last[..rest.len()]);
+        }
+    }
 }
