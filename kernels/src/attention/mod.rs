@@ -4,13 +4,17 @@
 //! from position 0 of the sequence, fix the order of every sum. So the answer does not depend on how a context was fed, on
 //! what else is in the batch, or on how many threads share a head.
 
+mod kernel;
+mod number;
 mod store;
+mod tile;
 
 pub use store::{AllocError, KvStore, KvType};
 
 use crate::Cpu;
-use crate::naive::attention::Context;
 use crate::pool::Disjoint;
+use kernel::ROWS;
+use tile::{Part, Tile};
 
 /// Which of the earlier positions a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,34 +49,97 @@ pub struct Lane<'a> {
     pub tokens: usize,
 }
 
+/// Query rows (query × head of a group) of a tile, where one query has no more.
+const TILE_ROWS: usize = 8 * ROWS;
+
 /// Attention of q `[tokens, heads, key_dim]`, the lanes' tokens one after the other, to out `[tokens, heads, value_dim]`.
 ///
 /// # Panics
 /// If shapes do not fit together or a lane goes beyond its store.
 pub fn attend(cpu: Cpu<'_>, attend: &Attend, q: &[f32], lanes: &[Lane<'_>], out: &mut [f32]) {
-    let Some(first) = lanes.first() else { return };
-    let (key_dim, value_dim) = (first.store.key_dim(), first.store.value_dim());
-    let mut starts = Vec::new();
-    let mut tokens = 0;
-    for lane in lanes {
-        let (store, end) = (lane.store, lane.position + lane.tokens);
-        assert!(store.key_dim() == key_dim && store.value_dim() == value_dim, "stores of different shapes");
-        assert!(end <= store.capacity(), "positions up to {end} of {}", store.capacity());
-        assert!(attend.heads % store.kv_heads() == 0, "{} heads over {}", attend.heads, store.kv_heads());
-        for i in 0..lane.tokens {
-            starts.push((lane, i));
-        }
-        tokens += lane.tokens;
+    let Some(work) = Work::new(attend, q, lanes) else { return };
+    assert!(out.len() == work.tokens * work.attend.heads * work.value_dim, "{} queries, {} results", work.tokens, out.len());
+    let items = work.tiles.len() * work.kv_heads;
+    let chunks = work.tiles.iter().map(|tile| tile.chunks().len()).max().unwrap_or(0);
+    let (width, panel) = (attend.heads * work.value_dim, work.group * work.value_dim);
+    if chunks < 2 || items >= 4 * cpu.threads() {
+        let rows = Disjoint::new(out, width, panel);
+        cpu.parallel(items, &|i| {
+            // The last tiles of a prompt see the most: they go first.
+            let (tile, head) = (&work.tiles[work.tiles.len() - 1 - i / work.kv_heads], i % work.kv_heads);
+            tile.whole(cpu, &work, head, rows.take(tile.row..tile.row + tile.tokens, head));
+        });
+    } else {
+        split(cpu, &work, chunks, out);
     }
-    assert!(q.len() == tokens * attend.heads * key_dim && out.len() == tokens * attend.heads * value_dim, "{tokens} queries");
-    let width = attend.heads * value_dim;
-    let rows = Disjoint::new(out, width, width);
-    cpu.parallel(tokens, &|t| {
-        let (lane, i) = starts[t];
-        let at = lane.position + i;
-        let (k, v) = lane.store.read(at + 1);
-        let context = Context { k: &k, v: &v, kv_heads: lane.store.kv_heads(), key_dim, value_dim };
-        let q = &q[t * attend.heads * key_dim..][..attend.heads * key_dim];
-        crate::naive::attention::attend(attend, context, q, at, rows.take(t..t + 1, 0).row(0));
+}
+
+/// Every chunk of a tile is an item of its own; then the chunks of each row merge, in their order.
+fn split(cpu: Cpu<'_>, work: &Work<'_>, chunks: usize, out: &mut [f32]) {
+    let most = work.tiles.iter().map(|tile| tile.tokens).max().unwrap_or(0) * work.group;
+    let mut parts = vec![0f32; work.tiles.len() * work.kv_heads * chunks * most * work.part_len()];
+    cpu.parallel_chunks(&mut parts, most * work.part_len(), &|i, parts| {
+        let (tile, head, chunk) = (&work.tiles[i / (work.kv_heads * chunks)], i / chunks % work.kv_heads, i % chunks);
+        if chunk < tile.chunks().len() {
+            tile.part(cpu, work, head, tile.chunks().start + chunk, parts);
+        }
     });
+    let rows = Disjoint::new(out, work.attend.heads * work.value_dim, work.value_dim);
+    cpu.parallel(work.tiles.len() * work.attend.heads, &|i| {
+        let (index, head) = (i / work.attend.heads, i % work.attend.heads);
+        let tile = &work.tiles[index];
+        for t in 0..tile.tokens {
+            let row = t * work.group + head % work.group;
+            let part = |chunk: usize| {
+                let item = (index * work.kv_heads + head / work.group) * chunks + chunk - tile.chunks().start;
+                Part::read(&parts[(item * most + row) * work.part_len()..][..work.part_len()])
+            };
+            tile.merge(cpu, work, t, part, rows.take(tile.row + t..tile.row + t + 1, head).row(0));
+        }
+    });
+}
+
+/// One call, cut into tiles.
+struct Work<'a> {
+    attend: &'a Attend,
+    q: &'a [f32],
+    tokens: usize,
+    kv_heads: usize,
+    /// Query heads to a head of the store.
+    group: usize,
+    key_dim: usize,
+    value_dim: usize,
+    tiles: Vec<Tile<'a>>,
+}
+
+impl<'a> Work<'a> {
+    fn new(attend: &'a Attend, q: &'a [f32], lanes: &[Lane<'a>]) -> Option<Work<'a>> {
+        let first = lanes.first()?.store;
+        let (kv_heads, key_dim, value_dim) = (first.kv_heads(), first.key_dim(), first.value_dim());
+        assert!(attend.heads > 0 && attend.heads % kv_heads == 0, "{} heads over {kv_heads}", attend.heads);
+        assert!(attend.window != Window::Sliding(0), "a window of nothing");
+        let group = attend.heads / kv_heads;
+        let per = (TILE_ROWS / group).max(1);
+        let (mut tiles, mut tokens) = (Vec::new(), 0);
+        for &Lane { store, position, tokens: n } in lanes {
+            assert!(store.shape() == (kv_heads, key_dim, value_dim), "stores of different shapes");
+            assert!(position + n <= store.capacity(), "positions {position} to {} of {}", position + n, store.capacity());
+            for t in (0..n).step_by(per) {
+                tiles.push(Tile::new(store, attend.window, position + t, tokens + t, per.min(n - t)));
+            }
+            tokens += n;
+        }
+        assert!(q.len() == tokens * attend.heads * key_dim, "{tokens} queries, {} values", q.len());
+        Some(Work { attend, q, tokens, kv_heads, group, key_dim, value_dim, tiles })
+    }
+
+    /// `value_dim` up to a whole number of vectors.
+    fn stride(&self) -> usize {
+        self.value_dim.next_multiple_of(16)
+    }
+
+    /// Numbers of a [`Part`].
+    fn part_len(&self) -> usize {
+        Part::HEAD + self.stride()
+    }
 }

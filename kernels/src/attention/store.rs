@@ -6,8 +6,11 @@
 //! ```
 //! Memory comes zeroed from the system, so capacity that no token has reached costs address space only.
 
+use super::number::Number;
 use crate::Cpu;
+use crate::isa::{Isa, Op, vectorize};
 use crate::naive::attention::BLOCK;
+use crate::pool::Disjoint;
 use half::f16;
 use std::fmt;
 use std::ops::Range;
@@ -61,16 +64,14 @@ impl fmt::Display for AllocError {
 impl std::error::Error for AllocError {}
 
 /// Numbers of one type, zero at first.
-#[derive(Clone)]
 pub(super) enum Numbers {
     /// Halves.
-    F16(Vec<u16>),
+    F16(Aligned<u16>),
     /// Singles.
-    F32(Vec<f32>),
+    F32(Aligned<f32>),
 }
 
 /// Keys and values of one sequence, one layer.
-#[derive(Clone)]
 pub struct KvStore {
     pub(super) k: Numbers,
     pub(super) v: Numbers,
@@ -87,12 +88,52 @@ impl fmt::Debug for KvStore {
     }
 }
 
+/// Numbers from an address on that is a multiple of 64, and some more behind them, so that vectors may be loaded across
+/// the end.
+pub(super) struct Aligned<T> {
+    numbers: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+/// Bytes of a cache line; room before the numbers and behind them.
+const LINE: usize = 64;
+
+impl<T: Copy + Default> Aligned<T> {
+    /// Zeros that the system hands out page by page as they are written. Asked for twice, since only the first way can
+    /// fail and only the second comes zeroed: memory that is there for the one is there for the other.
+    fn new(len: usize) -> Option<Aligned<T>> {
+        let whole = len.checked_add(2 * LINE)?;
+        let mut probe = Vec::<T>::new();
+        probe.try_reserve_exact(whole).ok()?;
+        drop(probe);
+        let numbers = vec![T::default(); whole];
+        let start = numbers.as_ptr().align_offset(LINE).min(LINE);
+        Some(Aligned { numbers, start, len })
+    }
+
+    /// The numbers.
+    fn all(&self) -> &[T] {
+        &self.numbers[self.start..][..self.len]
+    }
+
+    /// The numbers, to be written.
+    fn all_mut(&mut self) -> &mut [T] {
+        &mut self.numbers[self.start..][..self.len]
+    }
+
+    /// Number `i` and all behind it, beyond the end too.
+    pub(super) fn from(&self, i: usize) -> &[T] {
+        &self.numbers[self.start + i..]
+    }
+}
+
 impl Numbers {
     fn new(kind: KvType, len: usize) -> Result<Numbers, AllocError> {
         let error = AllocError { bytes: len.checked_mul(kind.bytes()) };
         Ok(match kind {
-            KvType::F16 => Numbers::F16(zeroed(len).ok_or(error)?),
-            KvType::F32 => Numbers::F32(zeroed(len).ok_or(error)?),
+            KvType::F16 => Numbers::F16(Aligned::new(len).ok_or(error)?),
+            KvType::F32 => Numbers::F32(Aligned::new(len).ok_or(error)?),
         })
     }
 
@@ -105,8 +146,8 @@ impl Numbers {
 
     fn len(&self) -> usize {
         match self {
-            Numbers::F16(x) => x.len(),
-            Numbers::F32(x) => x.len(),
+            Numbers::F16(x) => x.len,
+            Numbers::F32(x) => x.len,
         }
     }
 
@@ -120,19 +161,22 @@ impl Numbers {
 
     fn get(&self, i: usize) -> f32 {
         match self {
-            Numbers::F16(x) => f16::from_bits(x[i]).to_f32(),
-            Numbers::F32(x) => x[i],
+            Numbers::F16(x) => f16::from_bits(x.all()[i]).to_f32(),
+            Numbers::F32(x) => x.all()[i],
         }
     }
-}
 
-/// Zeros that the system hands out page by page as they are written. Asked for twice, since only the first way can fail
-/// and only the second comes zeroed: memory that is there for the one is there for the other.
-fn zeroed<T: Copy + Default>(len: usize) -> Option<Vec<T>> {
-    let mut probe = Vec::<T>::new();
-    probe.try_reserve_exact(len).ok()?;
-    drop(probe);
-    Some(vec![T::default(); len])
+    /// Copies the first `len` of each of `heads` equal parts.
+    fn copy_heads(&mut self, from: &Numbers, heads: usize, len: usize) {
+        let whole = self.len() / heads;
+        for at in (0..heads).map(|head| head * whole) {
+            match (&mut *self, from) {
+                (Numbers::F16(to), Numbers::F16(from)) => to.all_mut()[at..at + len].copy_from_slice(&from.all()[at..at + len]),
+                (Numbers::F32(to), Numbers::F32(from)) => to.all_mut()[at..at + len].copy_from_slice(&from.all()[at..at + len]),
+                (Numbers::F16(_), Numbers::F32(_)) | (Numbers::F32(_), Numbers::F16(_)) => unreachable!("stores of one kind"),
+            }
+        }
+    }
 }
 
 impl KvStore {
@@ -163,32 +207,32 @@ impl KvStore {
         if n == 0 {
             return;
         }
-        let keys = |head: usize, put: &mut dyn FnMut(usize, f32)| {
-            for p in 0..n {
-                for (d, x) in k[(p * kv_heads + head) * key_dim..][..key_dim].iter().enumerate() {
-                    put(((first + p) / BLOCK * key_dim + d) * BLOCK + (first + p) % BLOCK, *x);
-                }
-            }
-        };
-        let values = |head: usize, put: &mut dyn FnMut(usize, f32)| {
-            for p in 0..n {
-                for (d, x) in v[(p * kv_heads + head) * value_dim..][..value_dim].iter().enumerate() {
-                    put((first + p) * value_dim + d, *x);
-                }
-            }
-        };
+        let blocks = first / BLOCK..(first + n).div_ceil(BLOCK);
+        let put = Put { cpu, kv_heads, blocks, first, n, capacity };
         match &mut self.k {
-            Numbers::F16(x) => {
-                cpu.parallel_chunks(x, capacity * key_dim, &|head, x| keys(head, &mut |i, k| x[i] = f16::from_f32(k).to_bits()))
-            }
-            Numbers::F32(x) => cpu.parallel_chunks(x, capacity * key_dim, &|head, x| keys(head, &mut |i, k| x[i] = k)),
+            Numbers::F16(x) => put.all(x.all_mut(), k, key_dim, Keys),
+            Numbers::F32(x) => put.all(x.all_mut(), k, key_dim, Keys),
         }
         match &mut self.v {
-            Numbers::F16(x) => {
-                cpu.parallel_chunks(x, capacity * value_dim, &|head, x| values(head, &mut |i, v| x[i] = f16::from_f32(v).to_bits()))
-            }
-            Numbers::F32(x) => cpu.parallel_chunks(x, capacity * value_dim, &|head, x| values(head, &mut |i, v| x[i] = v)),
+            Numbers::F16(x) => put.all(x.all_mut(), v, value_dim, Rows),
+            Numbers::F32(x) => put.all(x.all_mut(), v, value_dim, Rows),
         }
+    }
+
+    /// A store of the same shape with the same first `positions`.
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    ///
+    /// # Panics
+    /// If there are more positions than the capacity.
+    pub fn fork(&self, positions: usize) -> Result<KvStore, AllocError> {
+        assert!(positions <= self.capacity, "{positions} positions of {}", self.capacity);
+        let (k, v) = self.types();
+        let mut fork = KvStore::new(k, v, self.kv_heads, self.key_dim, self.value_dim, self.capacity)?;
+        fork.k.copy_heads(&self.k, self.kv_heads, positions.next_multiple_of(BLOCK) * self.key_dim);
+        fork.v.copy_heads(&self.v, self.kv_heads, positions * self.value_dim);
+        Ok(fork)
     }
 
     /// Keys and values of positions `..n` as they lie in [`crate::naive::attention::Context`].
@@ -239,6 +283,11 @@ impl KvStore {
         (self.k.kind(), self.v.kind())
     }
 
+    /// Heads, channels of a key, channels of a value.
+    pub(super) fn shape(&self) -> (usize, usize, usize) {
+        (self.kv_heads, self.key_dim, self.value_dim)
+    }
+
     /// Heads.
     pub fn kv_heads(&self) -> usize {
         self.kv_heads
@@ -252,5 +301,83 @@ impl KvStore {
     /// Channels of a value.
     pub fn value_dim(&self) -> usize {
         self.value_dim
+    }
+}
+
+/// How the positions of a block lie.
+#[derive(Clone, Copy)]
+enum Layout {
+    /// `[dim][64]`
+    Keys,
+    /// `[64][dim]`
+    Rows,
+}
+use Layout::{Keys, Rows};
+
+/// Positions `first .. first + n` on their way into a store, block by block.
+struct Put<'a> {
+    cpu: Cpu<'a>,
+    kv_heads: usize,
+    blocks: std::ops::Range<usize>,
+    first: usize,
+    n: usize,
+    capacity: usize,
+}
+
+/// Numbers from which on a second thread pays.
+const GRAIN: usize = 1 << 15;
+
+impl Put<'_> {
+    /// `from` `[n, kv_heads, dim]` into a store of blocks `[head][block][dim · 64]`.
+    fn all<N: Number>(&self, to: &mut [N], from: &[f32], dim: usize, layout: Layout) {
+        let (level, blocks) = (self.cpu.level, self.blocks.len());
+        let one = |i: usize, to: &mut [N]| {
+            let (head, block) = (i / blocks, self.blocks.start + i % blocks);
+            let positions = self.first.max(block * BLOCK)..(self.first + self.n).min((block + 1) * BLOCK);
+            for p in positions {
+                let row = &from[((p - self.first) * self.kv_heads + head) * dim..][..dim];
+                vectorize(level, PutRow { row, to, layout, dim, p: p % BLOCK });
+            }
+        };
+        let at = |i: usize| i / blocks * (self.capacity / BLOCK) + self.blocks.start + i % blocks;
+        if from.len() < GRAIN {
+            for i in 0..self.kv_heads * blocks {
+                one(i, &mut to[at(i) * dim * BLOCK..][..dim * BLOCK]);
+            }
+        } else {
+            let tiles = Disjoint::new(to, dim * BLOCK, dim * BLOCK);
+            self.cpu.parallel(self.kv_heads * blocks, &|i| one(i, tiles.take(at(i)..at(i) + 1, 0).row(0)));
+        }
+    }
+}
+
+/// One position of one head, into its block.
+struct PutRow<'a, N> {
+    row: &'a [f32],
+    to: &'a mut [N],
+    layout: Layout,
+    dim: usize,
+    p: usize,
+}
+
+impl<N: Number> Op for PutRow<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (i, x) in self.row.chunks(I::LANES).enumerate() {
+            let mut narrow = [N::default(); 16];
+            N::store(isa, isa.load_some(x), &mut narrow);
+            let d = i * I::LANES;
+            match self.layout {
+                Keys => {
+                    let (columns, _) = self.to[d * BLOCK..].as_chunks_mut::<BLOCK>();
+                    for (column, x) in columns.iter_mut().zip(&narrow[..x.len()]) {
+                        column[self.p % BLOCK] = *x;
+                    }
+                }
+                Rows => self.to[self.p * self.dim + d..][..x.len()].copy_from_slice(&narrow[..x.len()]),
+            }
+        }
     }
 }

@@ -137,6 +137,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
         let n = out.len().min(Self::LANES);
         out[..n].copy_from_slice(&whole[..n]);
     }
+    /// Asks for the cache line of `x`, which will be read soon.
+    #[inline(always)]
+    fn prefetch<T>(self, _x: &T) {}
     /// `LANES` halves, widened (exact).
     fn load_f16(self, x: &[u16]) -> Self::F;
     /// Rounds to halves, to nearest, ties to even.

@@ -153,6 +153,10 @@ impl<D: Dot> Isa for Ymm<D> {
         unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) }
     }
     #[inline(always)]
+    fn prefetch<T>(self, x: &T) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(x).cast()) };
+    }
+    #[inline(always)]
     fn load_f16(self, x: &[u16]) -> __m256 {
         let x = &x[..8];
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())) }

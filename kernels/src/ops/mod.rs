@@ -8,6 +8,7 @@ mod norm;
 mod rope;
 mod route;
 
+pub(crate) use elementwise::Softcap;
 pub use elementwise::{activate, add, add_bias, glu, scale, softcap};
 pub use norm::{layer_norm, rms_norm, rms_norm_in_place, softmax};
 pub use rope::{rope, trig};

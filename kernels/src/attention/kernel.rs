@@ -1,0 +1,306 @@
+//! The two inner products of attention, and the softmax between them, for one block of 64 positions.
+//!
+//! ```text
+//! scores   R query rows × C vectors of positions in registers      s[r][p] = Σ_d q[d][r] · k[d][p]
+//! weights  one row at a time                                       s → e;  m, l, and o·c
+//! values   R query rows × C vectors of channels in registers       o[r][d] += Σ_p e[r][p] · v[p][d]
+//! ```
+//! R is up to [`ROWS`]; C is what the registers have room for. Lanes are outputs in both products, so every output is one
+//! chain of fma in the order of [`crate::naive::attention`], and nothing is ever summed across lanes.
+
+use super::number::Number;
+use crate::isa::{Isa, Op};
+use crate::naive::attention::BLOCK;
+use crate::ops::{Softcap, math};
+
+/// Query rows that go through a block of keys together.
+pub(super) const ROWS: usize = 6;
+
+/// Scores of `rows` query rows with all 64 positions of a block.
+pub(super) struct Scores<'a, N> {
+    /// `[key_dim][rows]`
+    pub(super) q: &'a [f32],
+    /// `[key_dim][64]`
+    pub(super) k: &'a [N],
+    /// What is read next from memory, to be fetched meanwhile; may be empty.
+    pub(super) ahead: &'a [N],
+    /// `[rows][64]`
+    pub(super) s: &'a mut [[f32; BLOCK]],
+}
+
+impl<N: Number> Op for Scores<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        match (self.s.len(), I::LANES) {
+            (1, 16) => isa.vectorize(ScoresOf::<N, 1, 4>(self)),
+            (1, _) => isa.vectorize(ScoresOf::<N, 1, 8>(self)),
+            (2, _) => isa.vectorize(ScoresOf::<N, 2, 4>(self)),
+            (3, 8) => isa.vectorize(ScoresOf::<N, 3, 2>(self)),
+            (3, _) => isa.vectorize(ScoresOf::<N, 3, 4>(self)),
+            (4, 8) => isa.vectorize(ScoresOf::<N, 4, 2>(self)),
+            (4, _) => isa.vectorize(ScoresOf::<N, 4, 4>(self)),
+            (5, 8) => isa.vectorize(ScoresOf::<N, 5, 2>(self)),
+            (5, _) => isa.vectorize(ScoresOf::<N, 5, 4>(self)),
+            (6, 8) => isa.vectorize(ScoresOf::<N, 6, 2>(self)),
+            (6, _) => isa.vectorize(ScoresOf::<N, 6, 4>(self)),
+            (rows, _) => unreachable!("{rows} rows at once"),
+        }
+    }
+}
+
+struct ScoresOf<'a, N, const R: usize, const C: usize>(Scores<'a, N>);
+
+impl<N: Number, const R: usize, const C: usize> Op for ScoresOf<'_, N, R, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Scores { q, k, ahead, s } = self.0;
+        let (q, k) = (q.as_chunks::<R>().0, k.as_chunks::<BLOCK>().0);
+        let Some(s) = s.first_chunk_mut::<R>() else { return };
+        for at in (0..BLOCK).step_by(C * I::LANES) {
+            let mut acc = [[isa.zero(); C]; R];
+            for (d, (q, k)) in q.iter().zip(k).enumerate() {
+                if at == 0 {
+                    fetch(isa, ahead, d * BLOCK, BLOCK);
+                }
+                let k = &k[at..][..C * I::LANES];
+                let mut keys = [isa.zero(); C];
+                for c in 0..C {
+                    keys[c] = N::load(isa, &k[c * I::LANES..]);
+                }
+                for r in 0..R {
+                    let q = isa.splat(q[r]);
+                    for c in 0..C {
+                        acc[r][c] = isa.fma(q, keys[c], acc[r][c]);
+                    }
+                }
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    isa.store(acc[r][c], &mut s[r][at + c * I::LANES..]);
+                }
+            }
+        }
+    }
+}
+
+/// Weighted sums of `rows` query rows over the values of some positions of a block.
+pub(super) struct Values<'a, N> {
+    /// `[rows][64]`
+    pub(super) e: &'a [[f32; BLOCK]],
+    /// The positions of the block that count.
+    pub(super) seen: std::ops::Range<usize>,
+    /// From position 0 of the block on: `[position][value_dim]`, and whatever follows.
+    pub(super) v: &'a [N],
+    /// What is read next from memory, to be fetched meanwhile; may be empty.
+    pub(super) ahead: &'a [N],
+    /// Channels of a value.
+    pub(super) value_dim: usize,
+    /// `[rows][stride]`
+    pub(super) o: &'a mut [f32],
+    /// `value_dim`, rounded up to a multiple of 16.
+    pub(super) stride: usize,
+}
+
+impl<N: Number> Op for Values<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        match (self.e.len(), I::LANES) {
+            (1, 16) => isa.vectorize(ValuesOf::<N, 1, 4>(self)),
+            (1, _) => isa.vectorize(ValuesOf::<N, 1, 8>(self)),
+            (2, _) => isa.vectorize(ValuesOf::<N, 2, 4>(self)),
+            (3, 8) => isa.vectorize(ValuesOf::<N, 3, 2>(self)),
+            (3, _) => isa.vectorize(ValuesOf::<N, 3, 4>(self)),
+            (4, 8) => isa.vectorize(ValuesOf::<N, 4, 2>(self)),
+            (4, _) => isa.vectorize(ValuesOf::<N, 4, 4>(self)),
+            (5, 8) => isa.vectorize(ValuesOf::<N, 5, 2>(self)),
+            (5, _) => isa.vectorize(ValuesOf::<N, 5, 4>(self)),
+            (6, 8) => isa.vectorize(ValuesOf::<N, 6, 2>(self)),
+            (6, _) => isa.vectorize(ValuesOf::<N, 6, 4>(self)),
+            (rows, _) => unreachable!("{rows} rows at once"),
+        }
+    }
+}
+
+struct ValuesOf<'a, N, const R: usize, const C: usize>(Values<'a, N>);
+
+impl<N: Number, const R: usize, const C: usize> Op for ValuesOf<'_, N, R, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut it = self.0;
+        let vectors = it.value_dim.div_ceil(I::LANES);
+        let mut at = 0;
+        while at + C <= vectors {
+            channels::<I, N, R, C>(isa, &mut it, at * I::LANES);
+            at += C;
+        }
+        while at < vectors {
+            channels::<I, N, R, 1>(isa, &mut it, at * I::LANES);
+            at += 1;
+        }
+    }
+}
+
+/// Channels `at .. at + C·LANES` of R rows. Lanes beyond `value_dim` hold the next value's channels; nobody reads them.
+#[inline(always)]
+fn channels<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut Values<'_, N>, at: usize) {
+    let Some(e) = it.e.first_chunk::<R>() else { return };
+    let mut acc = [[isa.zero(); C]; R];
+    for r in 0..R {
+        let o = &it.o[r * it.stride + at..][..C * I::LANES];
+        for c in 0..C {
+            acc[r][c] = isa.load(&o[c * I::LANES..]);
+        }
+    }
+    for p in it.seen.clone() {
+        fetch(isa, it.ahead, p * it.value_dim + at, C * I::LANES);
+        let v = &it.v[p * it.value_dim + at..][..C * I::LANES];
+        let mut values = [isa.zero(); C];
+        for c in 0..C {
+            values[c] = N::load(isa, &v[c * I::LANES..]);
+        }
+        for r in 0..R {
+            let e = isa.splat(e[r][p % BLOCK]);
+            for c in 0..C {
+                acc[r][c] = isa.fma(e, values[c], acc[r][c]);
+            }
+        }
+    }
+    for r in 0..R {
+        let o = &mut it.o[r * it.stride + at..][..C * I::LANES];
+        for c in 0..C {
+            isa.store(acc[r][c], &mut o[c * I::LANES..]);
+        }
+    }
+}
+
+/// Asks for the cache lines of `len` numbers from `at` on, where there are that many.
+#[inline(always)]
+fn fetch<I: Isa, N: Number>(isa: I, ahead: &[N], at: usize, len: usize) {
+    let line = 64 / size_of::<N>();
+    let mut i = 0;
+    while i < len {
+        if let Some(x) = ahead.get(at + i) {
+            isa.prefetch(x);
+        }
+        i += line;
+    }
+}
+
+/// The running softmax of a row, all but its weighted sum.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running {
+    /// The greatest score.
+    pub(super) m: f32,
+    /// Partial sums of weights.
+    pub(super) l: [f32; 16],
+}
+
+impl Running {
+    pub(super) const START: Running = Running { m: f32::NEG_INFINITY, l: [0.0; 16] };
+}
+
+/// Scores of a block to weights, and the state of the row with them.
+pub(super) struct Weights<'a> {
+    pub(super) s: &'a mut [f32; BLOCK],
+    /// The positions of the block that count.
+    pub(super) seen: std::ops::Range<usize>,
+    pub(super) softcap: Option<f32>,
+    pub(super) running: &'a mut Running,
+    pub(super) o: &'a mut [f32],
+}
+
+impl Op for Weights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Weights { s, seen, softcap, running, o } = self;
+        if let Some(cap) = softcap {
+            for s in s.chunks_exact_mut(I::LANES) {
+                isa.store(Softcap(cap).cap(isa, isa.load(s)), s);
+            }
+        }
+        s[..seen.start].fill(f32::NEG_INFINITY);
+        s[seen.end..].fill(f32::NEG_INFINITY);
+        let mut most = isa.splat(running.m);
+        for s in s.chunks_exact(I::LANES) {
+            most = isa.max(isa.load(s), most);
+        }
+        let most = isa.reduce_max(most);
+        let m = isa.splat(most);
+        let mut c = 1.0;
+        if most != running.m {
+            let mut lanes = [0.0; 16];
+            let change = math::exp(isa, isa.sub(isa.splat(running.m), m));
+            isa.store(change, &mut lanes);
+            c = lanes[0];
+            running.m = most;
+            for o in o.chunks_exact_mut(I::LANES) {
+                isa.store(isa.mul(isa.load(o), change), o);
+            }
+        }
+        let parts = 16 / I::LANES;
+        let c = isa.splat(c);
+        for part in 0..parts {
+            let mut sums = [isa.zero(); 4];
+            for (quarter, sum) in s.as_chunks_mut::<16>().0.iter_mut().zip(&mut sums) {
+                let s = &mut quarter[part * I::LANES..];
+                *sum = math::exp(isa, isa.sub(isa.load(s), m));
+                isa.store(*sum, s);
+            }
+            let sum = isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3]));
+            let l = &mut running.l[part * I::LANES..];
+            isa.store(isa.fma(isa.load(l), c, sum), l);
+        }
+    }
+}
+
+/// Adds the state of a later chunk to that of the chunks before it.
+pub(super) struct Merge<'a> {
+    pub(super) whole: (&'a mut Running, &'a mut [f32]),
+    pub(super) part: (&'a Running, &'a [f32]),
+}
+
+impl Op for Merge<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let ((whole, o), (part, o_part)) = (self.whole, self.part);
+        let most = crate::naive::max(whole.m, part.m);
+        let a = math::exp(isa, isa.sub(isa.splat(whole.m), isa.splat(most)));
+        let b = math::exp(isa, isa.sub(isa.splat(part.m), isa.splat(most)));
+        whole.m = most;
+        let pairs = whole.l.chunks_exact_mut(I::LANES).zip(part.l.chunks_exact(I::LANES));
+        for (x, y) in pairs.chain(o.chunks_exact_mut(I::LANES).zip(o_part.chunks_exact(I::LANES))) {
+            isa.store(isa.fma(isa.load(x), a, isa.mul(isa.load(y), b)), x);
+        }
+    }
+}
+
+/// `out = o · (1 / tree(l))`
+pub(super) struct Finish<'a> {
+    pub(super) running: &'a Running,
+    pub(super) o: &'a [f32],
+    pub(super) out: &'a mut [f32],
+}
+
+impl Op for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let inverse = isa.splat(1.0 / crate::naive::tree16(self.running.l));
+        for (o, out) in self.o.chunks(I::LANES).zip(self.out.chunks_mut(I::LANES)) {
+            isa.store_some(isa.mul(isa.load(o), inverse), out);
+        }
+    }
+}

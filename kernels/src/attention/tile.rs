@@ -1,0 +1,264 @@
+//! A tile: some consecutive queries of one sequence with one kv head, all heads of its group together.
+//!
+//! ```text
+//! rows      query 0: head 0, 1, … of the group; query 1: …                a row is a chain of its own throughout
+//! groups    6 6 5 … rows                                                 those go through a block together
+//! blocks    for each block of each chunk: scores of all groups, weights of all rows, values of all groups
+//! ```
+
+use super::kernel::{Finish, Merge, ROWS, Running, Scores, Values, Weights};
+use super::number::Number;
+use super::store::{KvStore, Numbers};
+use super::{Window, Work};
+use crate::isa::vectorize;
+use crate::naive::attention::{BLOCK, CHUNK};
+use crate::{Cpu, Level, pool};
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Some queries of a sequence.
+pub(super) struct Tile<'a> {
+    store: &'a KvStore,
+    window: Window,
+    /// Position of the first query.
+    position: usize,
+    /// Row of the first query among the call's.
+    pub(super) row: usize,
+    /// Number of queries.
+    pub(super) tokens: usize,
+}
+
+/// The state of a row after a chunk, as it is handed from thread to thread: m, padding, the 16 l, o.
+pub(super) struct Part<'a> {
+    running: Running,
+    o: &'a [f32],
+}
+
+impl Part<'_> {
+    /// Numbers before o.
+    pub(super) const HEAD: usize = 32;
+
+    fn write(running: &Running, o: &[f32], to: &mut [f32]) {
+        to[0] = running.m;
+        to[16..32].copy_from_slice(&running.l);
+        to[Part::HEAD..].copy_from_slice(o);
+    }
+
+    pub(super) fn read(from: &[f32]) -> Part<'_> {
+        let mut running = Running { m: from[0], ..Running::START };
+        running.l.copy_from_slice(&from[16..32]);
+        Part { running, o: &from[Part::HEAD..] }
+    }
+}
+
+/// Buffers of a thread, kept from tile to tile.
+#[derive(Default)]
+struct Scratch {
+    /// `[group][key_dim][rows of the group]`, scaled.
+    q: Vec<f32>,
+    /// `[rows][64]`, scores and then weights.
+    s: Vec<[f32; BLOCK]>,
+    /// State of the chunk: `[rows]`, `[rows][stride]`.
+    part: Vec<Running>,
+    o: Vec<f32>,
+    /// State of the chunks before.
+    whole: Vec<Running>,
+    whole_o: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// Calls `f` with this thread's buffers, sized for `rows`.
+fn with_scratch(work: &Work<'_>, rows: usize, f: impl FnOnce(&mut Scratch)) {
+    let mut scratch = SCRATCH.take().unwrap_or_default();
+    scratch.q.resize(rows * work.key_dim, 0.0);
+    scratch.s.resize(rows, [0.0; BLOCK]);
+    scratch.part.resize(rows, Running::START);
+    scratch.whole.resize(rows, Running::START);
+    scratch.o.resize(rows * work.stride(), 0.0);
+    scratch.whole_o.resize(rows * work.stride(), 0.0);
+    f(&mut scratch);
+    SCRATCH.set(Some(scratch));
+}
+
+impl<'a> Tile<'a> {
+    pub(super) fn new(store: &'a KvStore, window: Window, position: usize, row: usize, tokens: usize) -> Tile<'a> {
+        Tile { store, window, position, row, tokens }
+    }
+
+    /// The positions that query `t` sees.
+    fn seen(&self, t: usize) -> Range<usize> {
+        let end = self.position + t + 1;
+        match self.window {
+            Window::None => 0..end,
+            Window::Sliding(n) => end.saturating_sub(n)..end,
+        }
+    }
+
+    /// The chunks that some query sees.
+    pub(super) fn chunks(&self) -> Range<usize> {
+        self.seen(0).start / CHUNK..(self.position + self.tokens).div_ceil(CHUNK)
+    }
+
+    /// The whole of attention, to rows of `group` heads.
+    pub(super) fn whole(&self, cpu: Cpu<'_>, work: &Work<'_>, head: usize, mut out: pool::Tile<'_, f32>) {
+        let (group, stride) = (work.group, work.stride());
+        with_scratch(work, self.tokens * group, |scratch| {
+            self.queries(work, head, scratch);
+            for chunk in self.chunks() {
+                self.chunk(cpu.level, work, head, chunk, scratch);
+                for row in 0..self.tokens * group {
+                    let chunks = chunks_of(&self.seen(row / group));
+                    let (part, o) = (&scratch.part[row], &scratch.o[row * stride..][..stride]);
+                    let (whole, whole_o) = (&mut scratch.whole[row], &mut scratch.whole_o[row * stride..][..stride]);
+                    if chunk == chunks.start {
+                        *whole = *part;
+                        whole_o.copy_from_slice(o);
+                    } else if chunks.contains(&chunk) {
+                        vectorize(cpu.level, Merge { whole: (whole, whole_o), part: (part, o) });
+                    }
+                }
+                if cpu.stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+            }
+            for row in 0..self.tokens * group {
+                let out = &mut out.row(row / group)[row % group * work.value_dim..][..work.value_dim];
+                vectorize(cpu.level, Finish { running: &scratch.whole[row], o: &scratch.whole_o[row * stride..][..stride], out });
+            }
+        });
+    }
+
+    /// One chunk of attention, to a [`Part`] for each row.
+    pub(super) fn part(&self, cpu: Cpu<'_>, work: &Work<'_>, head: usize, chunk: usize, parts: &mut [f32]) {
+        let rows = self.tokens * work.group;
+        with_scratch(work, rows, |scratch| {
+            self.queries(work, head, scratch);
+            self.chunk(cpu.level, work, head, chunk, scratch);
+            for (row, part) in parts.chunks_exact_mut(work.part_len()).take(rows).enumerate() {
+                Part::write(&scratch.part[row], &scratch.o[row * work.stride()..][..work.stride()], part);
+            }
+        });
+    }
+
+    /// Merges the parts of a row of query `t`; `part` has them by chunk.
+    pub(super) fn merge<'p>(&self, cpu: Cpu<'_>, work: &Work<'_>, t: usize, part: impl Fn(usize) -> Part<'p>, out: &mut [f32]) {
+        let mut chunks = chunks_of(&self.seen(t));
+        with_scratch(work, 1, |scratch| {
+            let (whole, whole_o) = (&mut scratch.whole[0], &mut scratch.whole_o[..]);
+            let first = part(chunks.start);
+            *whole = first.running;
+            whole_o.copy_from_slice(first.o);
+            chunks.start += 1;
+            for chunk in chunks {
+                let part = part(chunk);
+                vectorize(cpu.level, Merge { whole: (whole, whole_o), part: (&part.running, part.o) });
+            }
+            vectorize(cpu.level, Finish { running: whole, o: whole_o, out });
+        });
+    }
+
+    /// Scales the queries and lays them out for the kernel.
+    fn queries(&self, work: &Work<'_>, head: usize, scratch: &mut Scratch) {
+        let (dim, heads) = (work.key_dim, work.attend.heads);
+        for group in groups(self.tokens * work.group) {
+            let packed = &mut scratch.q[group.start * dim..group.end * dim];
+            for (r, row) in group.clone().enumerate() {
+                let q = &work.q[((self.row + row / work.group) * heads + head * work.group + row % work.group) * dim..][..dim];
+                for (packed, q) in packed[r..].iter_mut().step_by(group.len()).zip(q) {
+                    *packed = q * work.attend.scale;
+                }
+            }
+        }
+    }
+
+    /// All blocks of a chunk, from the start of a state to its end in `part` and `o`.
+    fn chunk(&self, level: Level, work: &Work<'_>, head: usize, chunk: usize, scratch: &mut Scratch) {
+        let start = self.seen(0).start.max(chunk * CHUNK);
+        let end = (self.position + self.tokens).min((chunk + 1) * CHUNK);
+        scratch.part.fill(Running::START);
+        scratch.o.fill(0.0);
+        for block in start / BLOCK..end.div_ceil(BLOCK) {
+            let more = (block + 1) * BLOCK < end;
+            let (k, v) = (head * self.store.capacity() + block * BLOCK, head * self.store.capacity() + block * BLOCK);
+            match &self.store.k {
+                Numbers::F16(x) => self.scores(level, work, block, x.from(k * work.key_dim), more, scratch),
+                Numbers::F32(x) => self.scores(level, work, block, x.from(k * work.key_dim), more, scratch),
+            }
+            self.weights(level, work, block, scratch);
+            match &self.store.v {
+                Numbers::F16(x) => self.values(level, work, block, x.from(v * work.value_dim), more, scratch),
+                Numbers::F32(x) => self.values(level, work, block, x.from(v * work.value_dim), more, scratch),
+            }
+        }
+    }
+
+    /// The positions of `block` that the row sees, counted from the block's first.
+    fn seen_of_block(&self, work: &Work<'_>, row: usize, block: usize) -> Range<usize> {
+        let seen = self.seen(row / work.group);
+        let start = block * BLOCK;
+        seen.start.saturating_sub(start).min(BLOCK)..seen.end.saturating_sub(start).min(BLOCK)
+    }
+
+    fn scores<N: Number>(&self, level: Level, work: &Work<'_>, block: usize, k: &[N], more: bool, scratch: &mut Scratch) {
+        let len = work.key_dim * BLOCK;
+        let (k, mut ahead) = (&k[..len], if more { &k[len..2 * len] } else { &[] });
+        for rows in groups(self.tokens * work.group) {
+            if rows.clone().all(|row| self.seen_of_block(work, row, block).is_empty()) {
+                continue;
+            }
+            let q = &scratch.q[rows.start * work.key_dim..rows.end * work.key_dim];
+            vectorize(level, Scores { q, k, ahead, s: &mut scratch.s[rows] });
+            ahead = &[];
+        }
+    }
+
+    fn weights(&self, level: Level, work: &Work<'_>, block: usize, scratch: &mut Scratch) {
+        for row in 0..self.tokens * work.group {
+            let seen = self.seen_of_block(work, row, block);
+            if !seen.is_empty() {
+                let o = &mut scratch.o[row * work.stride()..][..work.stride()];
+                let (s, running) = (&mut scratch.s[row], &mut scratch.part[row]);
+                vectorize(level, Weights { s, seen, softcap: work.attend.softcap, running, o });
+            }
+        }
+    }
+
+    fn values<N: Number>(&self, level: Level, work: &Work<'_>, block: usize, v: &[N], more: bool, scratch: &mut Scratch) {
+        let (stride, len) = (work.stride(), work.value_dim * BLOCK);
+        let mut ahead = if more { &v[len..2 * len] } else { &[] };
+        for group in groups(self.tokens * work.group) {
+            let seen = |row| self.seen_of_block(work, row, block);
+            let all = group.clone().map(seen).fold(0..BLOCK, |all, seen| all.start.max(seen.start)..all.end.min(seen.end));
+            let mut add = |rows: Range<usize>, seen: Range<usize>| {
+                if !seen.is_empty() {
+                    let o = &mut scratch.o[rows.start * stride..rows.end * stride];
+                    vectorize(level, Values { e: &scratch.s[rows], seen, v, ahead, value_dim: work.value_dim, o, stride });
+                    ahead = &[];
+                }
+            };
+            // Where rows see different positions, those of one alone come before and after those of all: for each row they
+            // stay in order, and what it does not see is not multiplied.
+            if all.is_empty() {
+                group.clone().for_each(|row| add(row..row + 1, seen(row)));
+            } else {
+                group.clone().for_each(|row| add(row..row + 1, seen(row).start..all.start));
+                add(group.clone(), all.clone());
+                group.clone().for_each(|row| add(row..row + 1, all.end..seen(row).end));
+            }
+        }
+    }
+}
+
+/// The chunks of some positions.
+fn chunks_of(seen: &Range<usize>) -> Range<usize> {
+    seen.start / CHUNK..seen.end.div_ceil(CHUNK)
+}
+
+/// `rows` rows in groups that the kernel takes, as equal as can be.
+fn groups(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = rows.div_ceil(ROWS);
+    (0..count).map(move |i| i * rows / count..(i + 1) * rows / count)
+}
