@@ -12,6 +12,7 @@ use super::number::Number;
 use crate::isa::{Isa, Op};
 use crate::naive::attention::BLOCK;
 use crate::ops::{Softcap, math};
+use std::ops::Range;
 
 /// Query rows that go through a block of keys together.
 pub(super) const ROWS: usize = 6;
@@ -60,12 +61,11 @@ impl<N: Number, const R: usize, const C: usize> Op for ScoresOf<'_, N, R, C> {
         let Scores { q, k, ahead, s } = self.0;
         let (q, k) = (q.as_chunks::<R>().0, k.as_chunks::<BLOCK>().0);
         let Some(s) = s.first_chunk_mut::<R>() else { return };
+        let k_len = k.len();
         for at in (0..BLOCK).step_by(C * I::LANES) {
             let mut acc = [[isa.zero(); C]; R];
             for (d, (q, k)) in q.iter().zip(k).enumerate() {
-                if at == 0 {
-                    fetch(isa, ahead, d * BLOCK, BLOCK);
-                }
+                fetch(isa, ahead, at * k_len + d * C * I::LANES, C * I::LANES);
                 let k = &k[at..][..C * I::LANES];
                 let mut keys = [isa.zero(); C];
                 for c in 0..C {
@@ -92,7 +92,7 @@ pub(super) struct Values<'a, N> {
     /// `[rows][64]`
     pub(super) e: &'a [[f32; BLOCK]],
     /// The positions of the block that count.
-    pub(super) seen: std::ops::Range<usize>,
+    pub(super) seen: Range<usize>,
     /// From position 0 of the block on: `[position][value_dim]`, and whatever follows.
     pub(super) v: &'a [N],
     /// What is read next from memory, to be fetched meanwhile; may be empty.
@@ -160,7 +160,7 @@ fn channels<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut 
         }
     }
     for p in it.seen.clone() {
-        fetch(isa, it.ahead, p * it.value_dim + at, C * I::LANES);
+        fetch(isa, it.ahead, at * BLOCK + p * C * I::LANES, C * I::LANES);
         let v = &it.v[p * it.value_dim + at..][..C * I::LANES];
         let mut values = [isa.zero(); C];
         for c in 0..C {
@@ -181,7 +181,8 @@ fn channels<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut 
     }
 }
 
-/// Asks for the cache lines of `len` numbers from `at` on, where there are that many.
+/// Asks for the cache lines of `len` numbers from `at` on, where there are that many. Each step of a product asks for as
+/// much as it works on, in the order of addresses: requests in bursts, or in the order of use, cost more than they bring.
 #[inline(always)]
 fn fetch<I: Isa, N: Number>(isa: I, ahead: &[N], at: usize, len: usize) {
     let line = 64 / size_of::<N>();
@@ -207,59 +208,75 @@ impl Running {
     pub(super) const START: Running = Running { m: f32::NEG_INFINITY, l: [0.0; 16] };
 }
 
-/// Scores of a block to weights, and the state of the row with them.
-pub(super) struct Weights<'a> {
-    pub(super) s: &'a mut [f32; BLOCK],
-    /// The positions of the block that count.
-    pub(super) seen: std::ops::Range<usize>,
+/// Scores of a block to weights, and the states of the rows with them.
+pub(super) struct Weights<'a, S> {
+    /// `[rows][64]`
+    pub(super) s: &'a mut [[f32; BLOCK]],
+    /// The positions of the block that count for a row.
+    pub(super) seen: S,
     pub(super) softcap: Option<f32>,
-    pub(super) running: &'a mut Running,
+    /// `[rows]`
+    pub(super) running: &'a mut [Running],
+    /// `[rows][stride]`
     pub(super) o: &'a mut [f32],
+    pub(super) stride: usize,
 }
 
-impl Op for Weights<'_> {
+impl<S: Fn(usize) -> Range<usize>> Op for Weights<'_, S> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Weights { s, seen, softcap, running, o } = self;
-        if let Some(cap) = softcap {
-            for s in s.chunks_exact_mut(I::LANES) {
-                isa.store(Softcap(cap).cap(isa, isa.load(s)), s);
+        let rows = self.s.iter_mut().zip(self.running).zip(self.o.chunks_exact_mut(self.stride));
+        for (row, ((s, running), o)) in rows.enumerate() {
+            let seen = (self.seen)(row);
+            if seen.is_empty() {
+                continue;
             }
-        }
-        s[..seen.start].fill(f32::NEG_INFINITY);
-        s[seen.end..].fill(f32::NEG_INFINITY);
-        let mut most = isa.splat(running.m);
-        for s in s.chunks_exact(I::LANES) {
-            most = isa.max(isa.load(s), most);
-        }
-        let most = isa.reduce_max(most);
-        let m = isa.splat(most);
-        let mut c = 1.0;
-        if most != running.m {
-            let mut lanes = [0.0; 16];
-            let change = math::exp(isa, isa.sub(isa.splat(running.m), m));
-            isa.store(change, &mut lanes);
-            c = lanes[0];
-            running.m = most;
-            for o in o.chunks_exact_mut(I::LANES) {
-                isa.store(isa.mul(isa.load(o), change), o);
+            if let Some(cap) = self.softcap {
+                for s in s.chunks_exact_mut(I::LANES) {
+                    isa.store(Softcap(cap).cap(isa, isa.load(s)), s);
+                }
             }
-        }
-        let parts = 16 / I::LANES;
-        let c = isa.splat(c);
-        for part in 0..parts {
-            let mut sums = [isa.zero(); 4];
-            for (quarter, sum) in s.as_chunks_mut::<16>().0.iter_mut().zip(&mut sums) {
-                let s = &mut quarter[part * I::LANES..];
-                *sum = math::exp(isa, isa.sub(isa.load(s), m));
-                isa.store(*sum, s);
+            if seen.len() < BLOCK {
+                s[..seen.start].fill(f32::NEG_INFINITY);
+                s[seen.end..].fill(f32::NEG_INFINITY);
             }
-            let sum = isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3]));
-            let l = &mut running.l[part * I::LANES..];
-            isa.store(isa.fma(isa.load(l), c, sum), l);
+            weights(isa, s, running, o);
         }
+    }
+}
+
+/// One row.
+#[inline(always)]
+fn weights<I: Isa>(isa: I, s: &mut [f32; BLOCK], running: &mut Running, o: &mut [f32]) {
+    let mut most = [isa.splat(running.m); 2];
+    for s in s.as_chunks::<32>().0 {
+        for i in 0..16 / I::LANES {
+            most[0] = isa.max(isa.load(&s[i * I::LANES..]), most[0]);
+            most[1] = isa.max(isa.load(&s[16 + i * I::LANES..]), most[1]);
+        }
+    }
+    let most = isa.reduce_max(isa.max(most[0], most[1]));
+    let m = isa.splat(most);
+    let mut c = isa.splat(1.0); // exp(0)
+    if most != running.m {
+        c = math::exp(isa, isa.sub(isa.splat(running.m), m));
+        running.m = most;
+        for o in o.chunks_exact_mut(I::LANES) {
+            isa.store(isa.mul(isa.load(o), c), o);
+        }
+    }
+    for part in 0..16 / I::LANES {
+        let mut e = [isa.zero(); 4];
+        for (s, e) in s.as_chunks_mut::<16>().0.iter_mut().zip(&mut e) {
+            let s = &mut s[part * I::LANES..];
+            *e = math::exp(isa, isa.sub(isa.load(s), m));
+            isa.store(*e, s);
+        }
+        let sum = isa.add(isa.add(e[0], e[1]), isa.add(e[2], e[3]));
+        let l = &mut running.l[part * I::LANES..];
+        isa.store(isa.fma(isa.load(l), c, sum), l);
     }
 }
 

@@ -216,14 +216,9 @@ impl<'a> Tile<'a> {
     }
 
     fn weights(&self, level: Level, work: &Work<'_>, block: usize, scratch: &mut Scratch) {
-        for row in 0..self.tokens * work.group {
-            let seen = self.seen_of_block(work, row, block);
-            if !seen.is_empty() {
-                let o = &mut scratch.o[row * work.stride()..][..work.stride()];
-                let (s, running) = (&mut scratch.s[row], &mut scratch.part[row]);
-                vectorize(level, Weights { s, seen, softcap: work.attend.softcap, running, o });
-            }
-        }
+        let (seen, softcap, stride) = (|row| self.seen_of_block(work, row, block), work.attend.softcap, work.stride());
+        let Scratch { s, part, o, .. } = scratch;
+        vectorize(level, Weights { s, seen, softcap, running: part, o, stride });
     }
 
     fn values<N: Number>(&self, level: Level, work: &Work<'_>, block: usize, v: &[N], more: bool, scratch: &mut Scratch) {
