@@ -5,6 +5,7 @@
 use hob_kernels::attention::{Attend, KvStore, KvType, Lane, Window, attend};
 use hob_kernels::ops::{self, Activation, Pairing};
 use hob_kernels::{Cpu, Level, Pool};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Seconds that this thread has been running, where the system tells: on a busy machine that is what one thread costs.
@@ -69,6 +70,21 @@ fn fork_join(cpu: Cpu<'_>) {
     let n = 2000;
     let (best, _) = time(cpu, 20, || (0..n).for_each(|_| cpu.parallel(cpu.threads(), &|_| {})));
     println!("{} threads: fork and join {:.3} µs", cpu.threads(), best / n as f64 * 1e6);
+    if cpu.threads() > 1 {
+        let (best, median) = time(cpu, 20, || {
+            for _ in 0..n {
+                let here = AtomicUsize::new(0); // nobody leaves before all are there
+                cpu.parallel(cpu.threads(), &|_| {
+                    here.fetch_add(1, Ordering::Relaxed);
+                    while here.load(Ordering::Relaxed) < cpu.threads() {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+        });
+        let micro = 1e6 / n as f64;
+        println!("{} threads: fork, all at work, join {:.3} µs ({:.3})", cpu.threads(), best * micro, median * micro);
+    }
 }
 
 fn elementwise(cpu: Cpu<'_>) {

@@ -58,31 +58,49 @@ impl<N: Number, const R: usize, const C: usize> Op for ScoresOf<'_, N, R, C> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Scores { q, k, ahead, s } = self.0;
-        let (q, k) = (q.as_chunks::<R>().0, k.as_chunks::<BLOCK>().0);
-        let Some(s) = s.first_chunk_mut::<R>() else { return };
-        let k_len = k.len();
-        for at in (0..BLOCK).step_by(C * I::LANES) {
-            let mut acc = [[isa.zero(); C]; R];
-            for (d, (q, k)) in q.iter().zip(k).enumerate() {
-                fetch(isa, ahead, at * k_len + d * C * I::LANES, C * I::LANES);
-                let k = &k[at..][..C * I::LANES];
-                let mut keys = [isa.zero(); C];
-                for c in 0..C {
-                    keys[c] = N::load(isa, &k[c * I::LANES..]);
-                }
-                for r in 0..R {
-                    let q = isa.splat(q[r]);
-                    for c in 0..C {
-                        acc[r][c] = isa.fma(q, keys[c], acc[r][c]);
-                    }
-                }
+        let mut it = self.0;
+        let vectors = BLOCK / I::LANES;
+        let mut at = 0;
+        while at < vectors {
+            match step::<C>(vectors - at) {
+                1 => positions::<I, N, R, 1>(isa, &mut it, at * I::LANES),
+                2 => positions::<I, N, R, 2>(isa, &mut it, at * I::LANES),
+                _ => positions::<I, N, R, C>(isa, &mut it, at * I::LANES),
             }
-            for r in 0..R {
-                for c in 0..C {
-                    isa.store(acc[r][c], &mut s[r][at + c * I::LANES..]);
-                }
+            at += step::<C>(vectors - at);
+        }
+    }
+}
+
+/// How many vectors to take at once where `left` are left: C, or fewer at the end, but a single one only where it must be.
+#[inline(always)]
+fn step<const C: usize>(left: usize) -> usize {
+    if left >= C + 2 || left == C { C } else { left.min(2) }
+}
+
+/// Positions `at .. at + C·LANES` for R rows.
+#[inline(always)]
+fn positions<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut Scores<'_, N>, at: usize) {
+    let (q, k) = (it.q.as_chunks::<R>().0, it.k.as_chunks::<BLOCK>().0);
+    let Some(s) = it.s.first_chunk_mut::<R>() else { return };
+    let mut acc = [[isa.zero(); C]; R];
+    for (d, (q, row)) in q.iter().zip(k).enumerate() {
+        fetch(isa, it.ahead, at * k.len() + d * C * I::LANES, C * I::LANES);
+        let row = &row[at..][..C * I::LANES];
+        let mut keys = [isa.zero(); C];
+        for c in 0..C {
+            keys[c] = N::load(isa, &row[c * I::LANES..]);
+        }
+        for r in 0..R {
+            let q = isa.splat(q[r]);
+            for c in 0..C {
+                acc[r][c] = isa.fma(q, keys[c], acc[r][c]);
             }
+        }
+    }
+    for r in 0..R {
+        for c in 0..C {
+            isa.store(acc[r][c], &mut s[r][at + c * I::LANES..]);
         }
     }
 }
@@ -137,13 +155,13 @@ impl<N: Number, const R: usize, const C: usize> Op for ValuesOf<'_, N, R, C> {
         let mut it = self.0;
         let vectors = it.value_dim.div_ceil(I::LANES);
         let mut at = 0;
-        while at + C <= vectors {
-            channels::<I, N, R, C>(isa, &mut it, at * I::LANES);
-            at += C;
-        }
         while at < vectors {
-            channels::<I, N, R, 1>(isa, &mut it, at * I::LANES);
-            at += 1;
+            match step::<C>(vectors - at) {
+                1 => channels::<I, N, R, 1>(isa, &mut it, at * I::LANES),
+                2 => channels::<I, N, R, 2>(isa, &mut it, at * I::LANES),
+                _ => channels::<I, N, R, C>(isa, &mut it, at * I::LANES),
+            }
+            at += step::<C>(vectors - at);
         }
     }
 }

@@ -107,18 +107,23 @@ impl Op for RmsNorm<'_> {
         for row in self.x.chunks_exact_mut(self.width) {
             let r = 1.0 / (squares(isa, row, 0.0) / self.width as f32 + self.eps).sqrt();
             let r = isa.splat(r);
+            let mut whole = row.chunks_exact_mut(I::LANES);
             match self.weight {
                 None => {
-                    for x in row.chunks_mut(I::LANES) {
-                        let y = isa.mul(isa.load_some(x), r);
-                        isa.store_some(y, x);
+                    for x in &mut whole {
+                        isa.store(isa.mul(isa.load(x), r), x);
                     }
+                    let rest = whole.into_remainder();
+                    isa.store_some(isa.mul(isa.load_some(rest), r), rest);
                 }
                 Some(weight) => {
-                    for (x, w) in row.chunks_mut(I::LANES).zip(weight.chunks(I::LANES)) {
-                        let y = isa.mul(isa.mul(isa.load_some(x), r), isa.load_some(w));
-                        isa.store_some(y, x);
+                    let ws = weight.chunks_exact(I::LANES);
+                    let w = isa.load_some(ws.remainder());
+                    for (x, w) in (&mut whole).zip(ws) {
+                        isa.store(isa.mul(isa.mul(isa.load(x), r), isa.load(w)), x);
                     }
+                    let rest = whole.into_remainder();
+                    isa.store_some(isa.mul(isa.mul(isa.load_some(rest), r), w), rest);
                 }
             }
         }
