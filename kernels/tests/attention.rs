@@ -214,6 +214,21 @@ fn attention_is_near_the_truth() {
 }
 
 #[test]
+fn a_copy_is_a_store_of_its_own() {
+    let case = Case { heads: 4, kv_heads: 2, ..PLAIN };
+    let [_, k, v] = case.data();
+    let pool = Pool::new(1);
+    let cpu = Cpu::new(Level::best(), &pool);
+    let mut store = KvStore::new(KvType::F16, KvType::F32, 2, 16, 16, case.positions).unwrap();
+    store.write(cpu, 0, &k, &v);
+    let before = store.read(100);
+    let copy = store.copy(100).unwrap();
+    store.write(cpu, 0, &v, &k);
+    assert!(copy.read(100) == before && store.read(100) != before);
+    assert!(copy.read(101).1[100 * 32..].iter().all(|x| *x == 0.0));
+}
+
+#[test]
 fn a_store_too_large_is_an_error() {
     for capacity in [usize::MAX, usize::MAX / 128, 1 << 55] {
         assert!(KvStore::new(KvType::F16, KvType::F16, 8, 128, 128, capacity).is_err(), "{capacity} positions");

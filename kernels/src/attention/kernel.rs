@@ -9,7 +9,7 @@
 //! chain of fma in the order of [`crate::naive::attention`], and nothing is ever summed across lanes.
 
 use super::number::Number;
-use crate::isa::{Isa, Op};
+use crate::isa::{Isa, Op, Outlined};
 use crate::naive::attention::BLOCK;
 use crate::ops::{Softcap, math};
 use std::ops::Range;
@@ -35,17 +35,17 @@ impl<N: Number> Op for Scores<'_, N> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         match (self.s.len(), I::LANES) {
-            (1, 16) => isa.vectorize(ScoresOf::<N, 1, 4>(self)),
-            (1, _) => isa.vectorize(ScoresOf::<N, 1, 8>(self)),
-            (2, _) => isa.vectorize(ScoresOf::<N, 2, 4>(self)),
-            (3, 8) => isa.vectorize(ScoresOf::<N, 3, 2>(self)),
-            (3, _) => isa.vectorize(ScoresOf::<N, 3, 4>(self)),
-            (4, 8) => isa.vectorize(ScoresOf::<N, 4, 2>(self)),
-            (4, _) => isa.vectorize(ScoresOf::<N, 4, 4>(self)),
-            (5, 8) => isa.vectorize(ScoresOf::<N, 5, 2>(self)),
-            (5, _) => isa.vectorize(ScoresOf::<N, 5, 4>(self)),
-            (6, 8) => isa.vectorize(ScoresOf::<N, 6, 2>(self)),
-            (6, _) => isa.vectorize(ScoresOf::<N, 6, 4>(self)),
+            (1, 16) => isa.outline(ScoresOf::<N, 1, 4>(self)),
+            (1, _) => isa.outline(ScoresOf::<N, 1, 8>(self)),
+            (2, _) => isa.outline(ScoresOf::<N, 2, 4>(self)),
+            (3, 8) => isa.outline(ScoresOf::<N, 3, 2>(self)),
+            (3, _) => isa.outline(ScoresOf::<N, 3, 4>(self)),
+            (4, 8) => isa.outline(ScoresOf::<N, 4, 2>(self)),
+            (4, _) => isa.outline(ScoresOf::<N, 4, 4>(self)),
+            (5, 8) => isa.outline(ScoresOf::<N, 5, 2>(self)),
+            (5, _) => isa.outline(ScoresOf::<N, 5, 4>(self)),
+            (6, 8) => isa.outline(ScoresOf::<N, 6, 2>(self)),
+            (6, _) => isa.outline(ScoresOf::<N, 6, 4>(self)),
             (rows, _) => unreachable!("{rows} rows at once"),
         }
     }
@@ -53,11 +53,9 @@ impl<N: Number> Op for Scores<'_, N> {
 
 struct ScoresOf<'a, N, const R: usize, const C: usize>(Scores<'a, N>);
 
-impl<N: Number, const R: usize, const C: usize> Op for ScoresOf<'_, N, R, C> {
-    type Output = ();
-
+impl<I: Isa, N: Number, const R: usize, const C: usize> Outlined<I> for ScoresOf<'_, N, R, C> {
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run(self, isa: I) {
         let mut it = self.0;
         let vectors = BLOCK / I::LANES;
         let mut at = 0;
@@ -129,17 +127,17 @@ impl<N: Number> Op for Values<'_, N> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         match (self.e.len(), I::LANES) {
-            (1, 16) => isa.vectorize(ValuesOf::<N, 1, 4>(self)),
-            (1, _) => isa.vectorize(ValuesOf::<N, 1, 8>(self)),
-            (2, _) => isa.vectorize(ValuesOf::<N, 2, 4>(self)),
-            (3, 8) => isa.vectorize(ValuesOf::<N, 3, 2>(self)),
-            (3, _) => isa.vectorize(ValuesOf::<N, 3, 4>(self)),
-            (4, 8) => isa.vectorize(ValuesOf::<N, 4, 2>(self)),
-            (4, _) => isa.vectorize(ValuesOf::<N, 4, 4>(self)),
-            (5, 8) => isa.vectorize(ValuesOf::<N, 5, 2>(self)),
-            (5, _) => isa.vectorize(ValuesOf::<N, 5, 4>(self)),
-            (6, 8) => isa.vectorize(ValuesOf::<N, 6, 2>(self)),
-            (6, _) => isa.vectorize(ValuesOf::<N, 6, 4>(self)),
+            (1, 16) => isa.outline(ValuesOf::<N, 1, 4>(self)),
+            (1, _) => isa.outline(ValuesOf::<N, 1, 8>(self)),
+            (2, _) => isa.outline(ValuesOf::<N, 2, 4>(self)),
+            (3, 8) => isa.outline(ValuesOf::<N, 3, 2>(self)),
+            (3, _) => isa.outline(ValuesOf::<N, 3, 4>(self)),
+            (4, 8) => isa.outline(ValuesOf::<N, 4, 2>(self)),
+            (4, _) => isa.outline(ValuesOf::<N, 4, 4>(self)),
+            (5, 8) => isa.outline(ValuesOf::<N, 5, 2>(self)),
+            (5, _) => isa.outline(ValuesOf::<N, 5, 4>(self)),
+            (6, 8) => isa.outline(ValuesOf::<N, 6, 2>(self)),
+            (6, _) => isa.outline(ValuesOf::<N, 6, 4>(self)),
             (rows, _) => unreachable!("{rows} rows at once"),
         }
     }
@@ -147,11 +145,9 @@ impl<N: Number> Op for Values<'_, N> {
 
 struct ValuesOf<'a, N, const R: usize, const C: usize>(Values<'a, N>);
 
-impl<N: Number, const R: usize, const C: usize> Op for ValuesOf<'_, N, R, C> {
-    type Output = ();
-
+impl<I: Isa, N: Number, const R: usize, const C: usize> Outlined<I> for ValuesOf<'_, N, R, C> {
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run(self, isa: I) {
         let mut it = self.0;
         let vectors = it.value_dim.div_ceil(I::LANES);
         let mut at = 0;

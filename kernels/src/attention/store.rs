@@ -153,8 +153,8 @@ impl Numbers {
 
     fn copy_from(&mut self, from: &Numbers, range: Range<usize>) {
         match (self, from) {
-            (Numbers::F16(to), Numbers::F16(from)) => to[range.clone()].copy_from_slice(&from[range]),
-            (Numbers::F32(to), Numbers::F32(from)) => to[range.clone()].copy_from_slice(&from[range]),
+            (Numbers::F16(to), Numbers::F16(from)) => to.all_mut()[range.clone()].copy_from_slice(&from.all()[range]),
+            (Numbers::F32(to), Numbers::F32(from)) => to.all_mut()[range.clone()].copy_from_slice(&from.all()[range]),
             (Numbers::F16(_), Numbers::F32(_)) | (Numbers::F32(_), Numbers::F16(_)) => unreachable!("a copy has the same types"),
         }
     }
@@ -163,18 +163,6 @@ impl Numbers {
         match self {
             Numbers::F16(x) => f16::from_bits(x.all()[i]).to_f32(),
             Numbers::F32(x) => x.all()[i],
-        }
-    }
-
-    /// Copies the first `len` of each of `heads` equal parts.
-    fn copy_heads(&mut self, from: &Numbers, heads: usize, len: usize) {
-        let whole = self.len() / heads;
-        for at in (0..heads).map(|head| head * whole) {
-            match (&mut *self, from) {
-                (Numbers::F16(to), Numbers::F16(from)) => to.all_mut()[at..at + len].copy_from_slice(&from.all()[at..at + len]),
-                (Numbers::F32(to), Numbers::F32(from)) => to.all_mut()[at..at + len].copy_from_slice(&from.all()[at..at + len]),
-                (Numbers::F16(_), Numbers::F32(_)) | (Numbers::F32(_), Numbers::F16(_)) => unreachable!("stores of one kind"),
-            }
         }
     }
 }
@@ -217,22 +205,6 @@ impl KvStore {
             Numbers::F16(x) => put.all(x.all_mut(), v, value_dim, Rows),
             Numbers::F32(x) => put.all(x.all_mut(), v, value_dim, Rows),
         }
-    }
-
-    /// A store of the same shape with the same first `positions`.
-    ///
-    /// # Errors
-    /// Where there is no memory for it.
-    ///
-    /// # Panics
-    /// If there are more positions than the capacity.
-    pub fn fork(&self, positions: usize) -> Result<KvStore, AllocError> {
-        assert!(positions <= self.capacity, "{positions} positions of {}", self.capacity);
-        let (k, v) = self.types();
-        let mut fork = KvStore::new(k, v, self.kv_heads, self.key_dim, self.value_dim, self.capacity)?;
-        fork.k.copy_heads(&self.k, self.kv_heads, positions.next_multiple_of(BLOCK) * self.key_dim);
-        fork.v.copy_heads(&self.v, self.kv_heads, positions * self.value_dim);
-        Ok(fork)
     }
 
     /// Keys and values of positions `..n` as they lie in [`crate::naive::attention::Context`].
@@ -318,7 +290,7 @@ use Layout::{Keys, Rows};
 struct Put<'a> {
     cpu: Cpu<'a>,
     kv_heads: usize,
-    blocks: std::ops::Range<usize>,
+    blocks: Range<usize>,
     first: usize,
     n: usize,
     capacity: usize,

@@ -48,7 +48,7 @@ impl Op for Route<'_> {
     fn run<I: Isa>(self, isa: I) {
         let Route { p, router, bias, ids, weights } = self;
         match router.gate {
-            Gate::Softmax => isa.vectorize(Softmax { width: p.len(), x: p }),
+            Gate::Softmax => Softmax { width: p.len(), x: p }.run(isa),
             Gate::SoftmaxTopK => {}
             Gate::Sigmoid => {
                 for p in p.chunks_mut(I::LANES) {
@@ -62,7 +62,7 @@ impl Op for Route<'_> {
             *weight = p[*id as usize];
         }
         if router.gate == Gate::SoftmaxTopK {
-            isa.vectorize(Softmax { width: weights.len(), x: weights });
+            Softmax { width: weights.len(), x: weights }.run(isa);
         }
         let mut inverse = None;
         match router.renormalize {
