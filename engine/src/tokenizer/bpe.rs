@@ -3,6 +3,9 @@
 //! Both are the loop of merge.rs over an index of the mapped file. Where the vocabulary allows, text without a pre-tokenizer is cut at
 //! its spaces first (cuts.rs).
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use super::Token;
 use super::bytes::{SPACE, to_alphabet};
 use super::cuts::Cuts;
@@ -23,16 +26,21 @@ pub(super) struct Bpe {
 
 impl Bpe {
     pub(super) fn encode(&self, vocab: &Vocab, text: &str, out: &mut Vec<Token>) {
-        let (mut merger, mut spelt, mut key) = (Merger::default(), String::new(), Vec::new());
+        let (mut merger, mut seen, mut spelt, mut key) = (Merger::default(), Seen::default(), String::new(), Vec::new());
         match (vocab.alphabet, &self.cuts) {
             (Alphabet::Text, Some(cuts)) => {
                 let text = text.replace(' ', SPACE.encode_utf8(&mut [0; 4]));
-                self.splitter.split(&text, &mut |line| cuts.cut(line, &mut |word| self.word(vocab, word, &mut merger, &mut key, out)));
+                let mut seen = Seen::default();
+                self.splitter.split(&text, &mut |line| {
+                    cuts.cut(line, &mut |word| seen.once(word, out, |out| self.word(vocab, word, &mut merger, &mut key, out)));
+                });
             }
             (Alphabet::Text | Alphabet::Bytes, _) => self.splitter.split(text, &mut |word| {
-                spelt.clear();
-                to_alphabet(word, &mut spelt);
-                self.word(vocab, &spelt, &mut merger, &mut key, out);
+                seen.once(word, out, |out| {
+                    spelt.clear();
+                    to_alphabet(word, &mut spelt);
+                    self.word(vocab, &spelt, &mut merger, &mut key, out);
+                });
             }),
         }
     }
@@ -104,13 +112,39 @@ impl Spm {
         }
         escaped.extend(text.chars().map(|char| if char == ' ' { SPACE } else { char }));
         let rank = |pair: &[u8], _| vocab.find(pair).map(|token| descending(self.scores.get(token as usize).copied().unwrap_or_default()));
-        let mut merger = Merger::default();
+        let (mut merger, mut seen) = (Merger::default(), Seen::default());
         self.cuts.cut(&escaped, &mut |word| {
-            merger.run(word, rank, |symbol| match vocab.find(symbol.as_bytes()) {
-                Some(token) => out.push(token),
-                None => vocab.push_bytes(symbol, out),
+            seen.once(word, out, |out| {
+                merger.run(word, rank, |symbol| match vocab.find(symbol.as_bytes()) {
+                    Some(token) => out.push(token),
+                    None => vocab.push_bytes(symbol, out),
+                });
             });
         });
+    }
+}
+
+/// The words of a text that have been merged already, with the place of their tokens in the output: most words come again.
+#[derive(Default)]
+struct Seen<'t> {
+    words: HashMap<&'t str, Range<usize>>,
+}
+
+/// Longer words than this are not remembered.
+const REMEMBERED: usize = 32;
+
+impl<'t> Seen<'t> {
+    fn once(&mut self, word: &'t str, out: &mut Vec<Token>, merge: impl FnOnce(&mut Vec<Token>)) {
+        match self.words.get(word) {
+            Some(tokens) => out.extend_from_within(tokens.clone()),
+            None => {
+                let from = out.len();
+                merge(out);
+                if word.len() <= REMEMBERED {
+                    self.words.insert(word, from..out.len());
+                }
+            }
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl Unigram {
                 }
             }
             let alone = start + first.len_utf8();
-            if vocab.find(text[start..alone].as_bytes()).is_none() {
+            if vocab.find(&text.as_bytes()[start..alone]).is_none() {
                 offer(alone, None, self.unknown_score);
             }
         }
