@@ -1,15 +1,27 @@
 //! Session: tokens in, tokens out. A [`Session`] is one conversation's cache over a shared model; a [`Generator`] is the
 //! iterator that continues it.
+//!
+//! ```text
+//! tokens  t0 t1 … t511 | t512 … t1023 | … tn          feed: micro-batches; logits of the last token only
+//! cache   ─────────────────────────────────▶ tn       generate: sample tn+1, hand it out, compute it when asked for more
+//! ```
+//!
+//! The cache is a prefix of the tokens: what it lacks is computed when logits are next needed. So a token that was handed
+//! out just before a cancel is not lost, and nothing is computed that no one asks for.
 
 pub use crate::batch::Canceller;
+use crate::batch::{Entry, Logits};
+use crate::cache::Cache;
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
 use crate::sampler::Sampler;
+pub use crate::stats::Stats;
+use crate::tokenizer::Token;
 use std::fmt;
-use std::time::Duration;
+use std::time::Instant;
 
-/// A token's id.
-type Token = u32;
+/// Logits held at once while every position's are asked for, in bytes.
+const LOGITS_AT_ONCE: usize = 32 << 20;
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,82 +47,176 @@ impl fmt::Display for EndReason {
     }
 }
 
-/// What a generation cost. `Display` gives `412 tok at 380/s · 96 tok at 21.4/s · 51 GB/s`: the prompt, the reply, and the
-/// weights read per second while replying.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Stats {
-    /// Prompt tokens computed.
-    pub prompt_tokens: usize,
-    /// Prompt tokens that the cache already held.
-    pub reused_tokens: usize,
-    /// Time that the prompt took.
-    pub prompt_time: Duration,
-    /// Tokens generated.
-    pub generated_tokens: usize,
-    /// Time that they took, without the prompt.
-    pub generate_time: Duration,
-    /// Weight bytes read for a token.
-    pub weight_bytes: u64,
-}
-
 /// One conversation's state over a shared [`Model`]: the tokens so far and their cache.
+///
+/// ```
+/// use hob::{Model, Sampler, Sampling};
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.gguf");
+/// let model = Model::open(path)?;
+/// let mut session = model.session()?;
+/// session.feed(&[1, 2, 3])?;
+/// let sampler = Sampler::new(&Sampling::greedy())?;
+/// let next = session.generate(sampler).max_tokens(4).ignore_end().collect::<hob::Result<Vec<_>>>()?;
+/// assert_eq!(next.len(), 4);
+/// assert_eq!(session.len(), 7);
+/// # Ok::<(), hob::Error>(())
+/// ```
 pub struct Session {
     model: Model,
+    cache: Cache,
+    /// The tokens so far; the cache holds a prefix of them.
+    tokens: Vec<Token>,
+    /// The logits after the last token; empty where they are not known.
+    logits: Vec<f32>,
+    /// A copy for the sampler to work on.
+    scratch: Vec<f32>,
+    stop: Canceller,
+    stats: Stats,
 }
 
 impl Session {
-    /// Appends tokens and computes them, in micro-batches.
+    pub(crate) fn new(model: &Model, stop: Canceller) -> Result<Session> {
+        let cache = model.run().cache(model.cache_options())?;
+        let stats = Stats { weight_bytes: model.run().weight_bytes(), ..Stats::default() };
+        Ok(Session { model: model.clone(), cache, tokens: Vec::new(), logits: Vec::new(), scratch: Vec::new(), stop, stats })
+    }
+
+    /// Appends tokens and computes them, in micro-batches. Afterwards [`logits`](Session::logits) are those after the last.
     ///
     /// # Errors
-    /// [`Error::Input`] where they do not fit into the context (nothing is changed then); [`Error::Cancelled`].
+    /// [`Error::Input`] where they do not fit into the context, and nothing is changed; [`Error::Cancelled`], and what was computed
+    /// until then stays.
     pub fn feed(&mut self, tokens: &[Token]) -> Result<()> {
-        Err(later(tokens.len()))
+        self.append(tokens, |session| {
+            while session.cache.len() < session.tokens.len() {
+                session.step(session.micro_batch(), Logits::Skip)?;
+            }
+            Ok(())
+        })
     }
 
     /// Appends tokens and hands the logits of each of them to `sink`, in order.
     ///
     /// # Errors
     /// As [`feed`](Session::feed), and what `sink` returns.
-    pub fn logits_of_all(&mut self, tokens: &[Token], _sink: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
-        Err(later(tokens.len()))
+    pub fn logits_of_all(&mut self, tokens: &[Token], mut sink: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        let vocabulary = self.model.config().vocab.max(1);
+        let at_once = self.micro_batch().min(LOGITS_AT_ONCE / (4 * vocabulary)).max(1);
+        self.append(tokens, |session| {
+            // What an earlier generation left to be computed is not among those asked for.
+            let asked = session.tokens.len() - tokens.len();
+            while session.cache.len() < asked {
+                session.step((asked - session.cache.len()).min(at_once), Logits::Skip)?;
+            }
+            while session.cache.len() < session.tokens.len() {
+                session.step(at_once, Logits::Want)?;
+                for row in session.logits.chunks_exact(vocabulary) {
+                    sink(row)?;
+                }
+            }
+            // Only the last row is those after the last token.
+            let before = session.logits.len().saturating_sub(vocabulary);
+            session.logits.drain(..before);
+            Ok(())
+        })
     }
 
-    /// The logits after the last token fed; empty before the first.
+    /// Appends `tokens`, computes by way of `compute`, and takes back what was appended and not computed where that fails.
+    fn append(&mut self, tokens: &[Token], compute: impl FnOnce(&mut Session) -> Result<()>) -> Result<()> {
+        let (before, room) = (self.tokens.len(), self.capacity() - self.tokens.len());
+        if tokens.len() > room {
+            let expected = format!("at most {room} tokens in what is left of a context of {}", self.capacity());
+            let help = "shorten the prompt, or open the model with a larger context";
+            return Err(Error::Input(Fault::at("prompt").expected(expected).found(format!("{} tokens", tokens.len())).help(help)));
+        }
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let (start, computed) = (Instant::now(), self.cache.len());
+        self.tokens.extend_from_slice(tokens);
+        let done = compute(self);
+        self.stats.prompt_time += start.elapsed();
+        self.stats.prompt_tokens += self.cache.len() - computed;
+        if let Err(error) = &done {
+            self.tokens.truncate(before.max(self.cache.len()));
+            self.noticed(error);
+        }
+        done
+    }
+
+    /// Computes the next `most` of the tokens that the cache lacks; the last of all of them always with logits, the others as `rows` says.
+    fn step(&mut self, most: usize, rows: Logits) -> Result<()> {
+        let start = self.cache.len();
+        let end = self.tokens.len().min(start + most);
+        let last = self.tokens.len() - 1;
+        let entry = |position: usize| {
+            let logits = if position == last { Logits::Want } else { rows };
+            Entry { token: self.tokens[position], sequence: 0, position: position as u32, logits }
+        };
+        let batch: Vec<Entry> = (start..end).map(entry).collect();
+        self.logits.clear();
+        let done = self.model.run().step(&batch, &mut [&mut self.cache], &self.stop, &mut self.logits);
+        if done.is_err() {
+            self.logits.clear();
+        }
+        done
+    }
+
+    /// A cancel has done its work: the next piece of work is not to end by it.
+    fn noticed(&self, error: &Error) {
+        if matches!(error, Error::Cancelled) {
+            self.stop.clear();
+        }
+    }
+
+    fn micro_batch(&self) -> usize {
+        self.model.micro_batch()
+    }
+
+    /// The logits after the last token; empty where they have not been computed.
     pub fn logits(&self) -> &[f32] {
-        &[]
+        if self.cache.len() == self.tokens.len() { &self.logits } else { &[] }
     }
 
     /// The tokens so far.
     pub fn tokens(&self) -> &[Token] {
-        &[]
+        &self.tokens
     }
 
     /// How many tokens there are.
     pub fn len(&self) -> usize {
-        self.tokens().len()
+        self.tokens.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.tokens().is_empty()
+        self.tokens.is_empty()
     }
 
     /// How many tokens fit.
     pub fn capacity(&self) -> usize {
-        0
+        self.cache.capacity()
     }
 
-    /// Bytes of the cache.
+    /// Bytes that the cache takes when full.
     pub fn cache_bytes(&self) -> u64 {
-        0
+        self.cache.bytes()
     }
 
-    /// Forgets all but the first `len` tokens.
+    /// Forgets all but the first `len` tokens; nothing where there are no more.
     ///
     /// # Errors
-    /// Where the model's cache cannot go back.
+    /// [`Error::Input`] where the model's cache cannot go back: then it can only be [`clear`](Session::clear)ed.
     pub fn truncate(&mut self, len: usize) -> Result<()> {
-        Err(later(len))
+        if len >= self.tokens.len() {
+            return Ok(());
+        }
+        if len < self.cache.len() {
+            self.cache.truncate(len)?;
+        }
+        self.tokens.truncate(len);
+        self.logits.clear();
+        Ok(())
     }
 
     /// Forgets everything.
@@ -121,17 +227,25 @@ impl Session {
         self.truncate(0)
     }
 
-    /// A second session that goes on from here.
+    /// A second session that goes on from here, with a canceller of its own.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`Error::Memory`] where there is no room for a second cache.
     pub fn fork(&self) -> Result<Session> {
-        Err(later(0))
+        Ok(Session {
+            model: self.model.clone(),
+            cache: self.cache.fork()?,
+            tokens: self.tokens.clone(),
+            logits: self.logits.clone(),
+            scratch: Vec::new(),
+            stop: Canceller::default(),
+            stats: self.stats,
+        })
     }
 
-    /// What stops this session's work from another thread.
+    /// What stops this session's work from another thread. A cancel ends one piece of work: the one under way, or else the next.
     pub fn canceller(&self) -> Canceller {
-        Canceller::default()
+        self.stop.clone()
     }
 
     /// The model.
@@ -141,50 +255,133 @@ impl Session {
 
     /// What has been computed since the session began or [`reset_stats`](Session::reset_stats) was called.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        self.stats
     }
 
     /// Starts counting anew.
-    pub fn reset_stats(&mut self) {}
+    pub fn reset_stats(&mut self) {
+        self.stats = Stats { weight_bytes: self.stats.weight_bytes, ..Stats::default() };
+    }
 
-    /// Continues the tokens so far: an iterator over new ones. Every token it gives is part of the session.
-    pub fn generate(&mut self, sampler: Sampler) -> Generator<'_> {
-        Generator { session: self, sampler, ends: Ends::Stop, max_tokens: usize::MAX, end: None }
+    pub(crate) fn count_reused(&mut self, tokens: usize) {
+        self.stats.reused_tokens += tokens;
+    }
+
+    /// Continues the tokens so far: an iterator over new ones. Every token it gives is part of the session. The sampler
+    /// counts the tokens so far as said.
+    pub fn generate(&mut self, mut sampler: Sampler) -> Generator<'_> {
+        self.tokens.iter().for_each(|token| sampler.accept(*token));
+        Generator { session: self, sampler, course: Course::new(usize::MAX) }
+    }
+
+    /// The next token of a generation, which becomes part of the session; `None` when it has ended.
+    pub(crate) fn advance(&mut self, sampler: &mut Sampler, course: &mut Course) -> Option<Result<Token>> {
+        if course.over || course.end.is_some() {
+            return None;
+        }
+        if course.left == 0 {
+            course.end = Some(EndReason::MaxTokens);
+            return None;
+        }
+        if self.tokens.len() >= self.capacity() {
+            course.end = Some(EndReason::ContextFull);
+            return None;
+        }
+        let start = Instant::now();
+        let token = self.next_token(sampler);
+        self.stats.generate_time += start.elapsed();
+        match token {
+            Ok(token) if course.ends == Ends::Stop && self.model.tokenizer().is_end(token) => {
+                course.end = Some(EndReason::EndOfTurn);
+                None
+            }
+            Ok(token) => {
+                course.left -= 1;
+                sampler.accept(token);
+                self.tokens.push(token);
+                self.stats.generated_tokens += 1;
+                Some(Ok(token))
+            }
+            Err(Error::Cancelled) => {
+                self.stop.clear();
+                course.end = Some(EndReason::Cancelled);
+                None
+            }
+            Err(error) => {
+                course.over = true;
+                Some(Err(error))
+            }
+        }
+    }
+
+    fn next_token(&mut self, sampler: &mut Sampler) -> Result<Token> {
+        if self.stop.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        if self.tokens.is_empty() {
+            return Err(Error::Input(Fault::at("generation").expected("at least one token to continue").found("none").help("feed a prompt first")));
+        }
+        // After a cut, the last token is computed once more for its logits.
+        if self.logits().is_empty() && self.cache.len() == self.tokens.len() {
+            self.cache.truncate(self.tokens.len() - 1)?;
+        }
+        while self.cache.len() < self.tokens.len() {
+            self.step(self.micro_batch(), Logits::Skip)?;
+            self.stats.steps += 1;
+        }
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&self.logits);
+        sampler.sample(&mut self.scratch)
     }
 }
 
+/// What becomes of end-of-generation tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
     Stop,
     Ignore,
 }
 
+/// The course of a generation: how far it may go, and how it ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Course {
+    ends: Ends,
+    left: usize,
+    pub(crate) end: Option<EndReason>,
+    /// An error was handed out.
+    over: bool,
+}
+
+impl Course {
+    pub(crate) fn new(max_tokens: usize) -> Course {
+        Course { ends: Ends::Stop, left: max_tokens, end: None, over: false }
+    }
+}
+
 /// Tokens, one after another, until the model ends its turn, a limit is reached or a canceller stops it; then
-/// [`end`](Generator::end) says which.
+/// [`end`](Generator::end) says which. The token that ends a turn is not given, and is not part of the session.
 pub struct Generator<'a> {
     session: &'a mut Session,
     sampler: Sampler,
-    ends: Ends,
-    max_tokens: usize,
-    end: Option<EndReason>,
+    course: Course,
 }
 
 impl Generator<'_> {
     /// Ends after `n` tokens.
     pub fn max_tokens(mut self, n: usize) -> Self {
-        self.max_tokens = n;
+        self.course.left = n;
         self
     }
 
     /// Goes on after end-of-generation tokens, which are then given like any other.
     pub fn ignore_end(mut self) -> Self {
-        self.ends = Ends::Ignore;
+        self.course.ends = Ends::Ignore;
         self
     }
 
-    /// Why it ended; `None` while it has not.
+    /// Why it ended; `None` while it has not, or where it ended with an error.
     pub fn end(&self) -> Option<EndReason> {
-        self.end
+        self.course.end
     }
 
     /// What stops it from another thread.
@@ -202,41 +399,9 @@ impl Iterator for Generator<'_> {
     type Item = Result<Token>;
 
     fn next(&mut self) -> Option<Result<Token>> {
-        let _ = (&self.sampler, self.ends, self.max_tokens);
-        Some(Err(later(0)))
+        self.session.advance(&mut self.sampler, &mut self.course)
     }
 }
 
-pub(crate) fn later(_: usize) -> Error {
-    Error::Unsupported(Fault::at("generation").found("not built yet"))
-}
-
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = |n: usize, time: Duration| if n == 0 { 0.0 } else { n as f64 / time.as_secs_f64().max(1e-9) };
-        let (prompt, reply) = (rate(self.prompt_tokens, self.prompt_time), rate(self.generated_tokens, self.generate_time));
-        let bandwidth = reply * self.weight_bytes as f64 / 1e9;
-        write!(
-            f,
-            "{} tok at {}/s · {} tok at {}/s · {} GB/s",
-            self.prompt_tokens,
-            Rate(prompt),
-            self.generated_tokens,
-            Rate(reply),
-            Rate(bandwidth)
-        )
-    }
-}
-
-/// Three figures, as one reads them: 380, 21.4, 0.52.
-struct Rate(f64);
-
-impl fmt::Display for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            r if r >= 99.95 => write!(f, "{r:.0}"),
-            r if r >= 9.995 => write!(f, "{r:.1}"),
-            r => write!(f, "{r:.2}"),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,48 @@
 //! Model: one open file with all it holds (weights, tokenizer, chat template, sampling defaults), shared by every session.
 
+use crate::cache::{CacheOptions, KvType};
 use crate::chat::Chat;
-use crate::error::Result;
-use crate::generate::{Session, later};
+use crate::config::Config;
+use crate::decoder::{self, LoadOptions, Run};
+use crate::error::{Error, Fault, Result};
+use crate::generate::{Canceller, Session};
+use crate::gguf::{Gguf, Metadata};
+use crate::prompt::{self, Controls};
 use crate::sampler::Sampling;
+use crate::template::{ChatTemplate, Message, Prompt, Turn};
+use crate::tokenizer::{Token, Tokenizer, TokenizerOptions};
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+/// A session's tokens where the caller does not say and the model was trained for more.
+const DEFAULT_CONTEXT: usize = 8192;
+/// Prompt tokens computed at once where the caller does not say.
+const DEFAULT_MICRO_BATCH: usize = 512;
 
 /// An open model. Cloning it shares it; it may be used from any number of threads.
+///
+/// ```
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.gguf");
+/// let model = hob::Model::options().threads(2).context(256).open(path)?;
+/// assert_eq!(model.context(), 256);
+/// println!("{}", model.card());
+/// # Ok::<(), hob::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Model(Arc<Inner>);
 
 struct Inner {
-    options: ModelOptions,
+    gguf: Gguf,
+    run: Box<dyn Run>,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
     sampling: Sampling,
     notices: Vec<String>,
+    cache: CacheOptions,
+    micro_batch: usize,
+    threads: usize,
+    controls: OnceLock<Controls>,
 }
 
 /// How to open a model. Everything has a sensible default; see [`Model::options`].
@@ -22,21 +50,29 @@ struct Inner {
 pub struct ModelOptions {
     threads: Option<usize>,
     context: Option<usize>,
+    cache_k: Option<KvType>,
+    cache_v: Option<KvType>,
     micro_batch: Option<usize>,
     pre_tokenizer: Option<String>,
     chat_template: Option<String>,
 }
 
 impl ModelOptions {
-    /// Threads to compute with (default: the physical cores).
+    /// Threads to compute with (default: [`default_threads`]).
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// Tokens that a session can hold (default: what the model was trained for, at most 4096).
+    /// Tokens that a session can hold (default: what the model was trained for, at most 8192).
     pub fn context(mut self, tokens: usize) -> Self {
         self.context = Some(tokens);
+        self
+    }
+
+    /// Precision of the cached keys and values (default: f16 both).
+    pub fn cache_types(mut self, k: KvType, v: KvType) -> Self {
+        (self.cache_k, self.cache_v) = (Some(k), Some(v));
         self
     }
 
@@ -52,7 +88,7 @@ impl ModelOptions {
         self
     }
 
-    /// The chat template to use instead of the file's: Jinja source.
+    /// The chat template to use instead of the file's: Jinja source, or the name of one that hob has ([`ChatTemplate::named`]).
     pub fn chat_template(mut self, source: impl Into<String>) -> Self {
         self.chat_template = Some(source.into());
         self
@@ -63,7 +99,7 @@ impl ModelOptions {
     /// # Errors
     /// Where the file cannot be read, is not sound, or holds something that hob cannot run.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Model> {
-        Err(later(path.as_ref().as_os_str().len()))
+        self.build(Gguf::open(path)?)
     }
 
     /// Opens a model that is part of the program.
@@ -71,8 +107,75 @@ impl ModelOptions {
     /// # Errors
     /// As [`open`](ModelOptions::open).
     pub fn from_static(&self, bytes: &'static [u8]) -> Result<Model> {
-        Err(later(bytes.len()))
+        self.build(Gguf::from_static(bytes)?)
     }
+
+    /// Opens the model in a file that is open already.
+    ///
+    /// # Errors
+    /// As [`open`](ModelOptions::open).
+    pub fn build(&self, gguf: Gguf) -> Result<Model> {
+        let options = LoadOptions { threads: self.threads_to_use()?, context: Some(self.context_for(gguf.metadata())?) };
+        let run = decoder::load(&gguf, &options)?;
+        self.assemble(gguf, run)
+    }
+
+    /// A model of a file's texts and any decoder.
+    pub(crate) fn assemble(&self, gguf: Gguf, run: Box<dyn Run>) -> Result<Model> {
+        let metadata = gguf.metadata();
+        let tokenizer = Tokenizer::from_gguf(metadata, &TokenizerOptions { pre: self.pre_tokenizer.clone() })?;
+        let mut notices = Vec::new();
+        let template = match &self.chat_template {
+            Some(source) => ChatTemplate::named(source).or_else(|_| ChatTemplate::from_source(source))?,
+            None => {
+                let (template, notice) = ChatTemplate::from_gguf(metadata)?;
+                notices.extend(notice);
+                template
+            }
+        };
+        let context = self.context_for(metadata)?;
+        let trained = run.config().context;
+        if context > trained && trained > 0 {
+            notices.push(format!("a context of {context} is more than the {trained} tokens that this model was trained for"));
+        }
+        let half = KvType::F16;
+        let cache = CacheOptions { capacity: context, k: self.cache_k.unwrap_or(half), v: self.cache_v.unwrap_or(half) };
+        let sampling = Sampling::from_gguf(metadata)?;
+        let micro_batch = positive("micro-batch", self.micro_batch.unwrap_or(DEFAULT_MICRO_BATCH))?;
+        let threads = self.threads_to_use()?;
+        let controls = OnceLock::new();
+        Ok(Model(Arc::new(Inner { gguf, run, tokenizer, template, sampling, notices, cache, micro_batch, threads, controls })))
+    }
+
+    fn threads_to_use(&self) -> Result<usize> {
+        positive("threads", self.threads.unwrap_or_else(default_threads))
+    }
+
+    /// The context that sessions will have. It must be known before the weights are: it decides which factors some
+    /// models use for their rotary positions.
+    fn context_for(&self, metadata: &Metadata) -> Result<usize> {
+        if let Some(tokens) = self.context {
+            return positive("context", tokens);
+        }
+        let architecture = metadata.str("general.architecture")?.unwrap_or_default();
+        let trained = metadata.u32(&format!("{architecture}.context_length"))?.unwrap_or(0) as usize;
+        Ok(if trained == 0 { DEFAULT_CONTEXT } else { trained.min(DEFAULT_CONTEXT) })
+    }
+}
+
+fn positive(what: &str, n: usize) -> Result<usize> {
+    if n == 0 { Err(Error::Input(Fault::at(what).expected("at least 1").found(0))) } else { Ok(n) }
+}
+
+/// The threads that a model computes with unless told otherwise: the physical cores that this process may use, where the
+/// system tells them (a second thread on a core shares its vector units), else all logical ones.
+pub fn default_threads() -> usize {
+    let logical = std::thread::available_parallelism().map_or(1, usize::from);
+    let siblings = |cpu: usize| std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).ok();
+    let mut cores: Vec<String> = (0..4096).map_while(siblings).collect();
+    cores.sort();
+    cores.dedup();
+    if cores.is_empty() { logical } else { cores.len().min(logical) }
 }
 
 impl Model {
@@ -97,9 +200,34 @@ impl Model {
         ModelOptions::default()
     }
 
-    /// Tokens that a session of this model can hold.
-    pub fn context(&self) -> usize {
-        self.0.options.context.unwrap_or(0)
+    /// The file.
+    pub fn gguf(&self) -> &Gguf {
+        &self.0.gguf
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.0.tokenizer
+    }
+
+    /// The chat template: the caller's, the file's, or one of hob's.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.0.template
+    }
+
+    /// The decoder, for callers who step it themselves.
+    pub fn run(&self) -> &dyn Run {
+        &*self.0.run
+    }
+
+    /// The model's numbers.
+    pub fn config(&self) -> &Config {
+        self.0.run.config()
+    }
+
+    /// The architecture card: what was built, layer by layer.
+    pub fn card(&self) -> String {
+        self.0.run.card()
     }
 
     /// What the file recommends for sampling (`general.sampling.*`).
@@ -107,26 +235,60 @@ impl Model {
         &self.0.sampling
     }
 
-    /// What the user should hear once: a missing chat template, a setting that had to be guessed.
+    /// What the user should hear once: a missing chat template, a context beyond the trained one.
     pub fn notices(&self) -> &[String] {
         &self.0.notices
     }
 
-    /// The architecture card: what was built, in a few lines.
-    pub fn card(&self) -> String {
-        String::new()
+    /// Tokens that a session of this model can hold.
+    pub fn context(&self) -> usize {
+        self.0.cache.capacity
+    }
+
+    /// How the caches of its sessions are made.
+    pub fn cache_options(&self) -> &CacheOptions {
+        &self.0.cache
+    }
+
+    /// Tokens computed at once while reading a prompt.
+    pub fn micro_batch(&self) -> usize {
+        self.0.micro_batch
+    }
+
+    /// Threads it computes with.
+    pub fn threads(&self) -> usize {
+        self.0.threads
     }
 
     /// A new, empty session.
     ///
     /// # Errors
-    /// [`Error::Memory`](crate::Error::Memory) where the cache does not fit.
+    /// [`Error::Memory`] where the cache does not fit.
     pub fn session(&self) -> Result<Session> {
-        Err(later(0))
+        Session::new(self, Canceller::default())
     }
 
     /// A new conversation. Its cache is allocated with the first message.
     pub fn chat(&self) -> Chat {
         Chat::new(self)
+    }
+
+    /// The tokens of a conversation as the model's template writes it, ending with the opening of the model's turn. What the
+    /// messages say never becomes a control token.
+    ///
+    /// # Errors
+    /// [`Error::Template`] where the template refuses the conversation.
+    pub fn encode_chat(&self, messages: &[Message], variables: &serde_json::Map<String, serde_json::Value>) -> Result<Vec<Token>> {
+        let tokenizer = self.tokenizer();
+        let spelt = |token: Option<Token>| token.and_then(|t| tokenizer.token_text(t)).unwrap_or_default();
+        let (bos, eos) = (spelt(tokenizer.bos()), spelt(tokenizer.eos()));
+        let controls = self.0.controls.get_or_init(|| Controls::of(tokenizer));
+        prompt::encode(self.template(), tokenizer, controls, &Prompt { messages, turn: Turn::Open, bos, eos, variables: Some(variables) })
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("path", &self.gguf().path()).field("context", &self.context()).finish_non_exhaustive()
     }
 }

@@ -16,14 +16,13 @@
 //! (no fused or vendor arithmetic), sums run in a stated order: the same seed gives the same tokens on every machine.
 
 use crate::error::{Error, Fault, Result};
+use crate::gguf::Metadata;
+use crate::tokenizer::Token;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
-
-/// A token's id.
-type Token = u32;
 
 /// How to choose the next token. What is left unset is filled from the model file (`general.sampling.*`), then from hob's
 /// defaults: temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, no penalties.
@@ -68,6 +67,28 @@ impl Sampling {
     /// The most probable token, always.
     pub fn greedy() -> Sampling {
         Sampling { temperature: Some(0.0), ..Sampling::default() }
+    }
+
+    /// What a file recommends: its `general.sampling.*`, the rest unset.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] for a key of the wrong type.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Sampling> {
+        let key = |name: &str| format!("general.sampling.{name}");
+        // Zero or less means all of them, or the whole context.
+        let count = |name: &str, all: usize| {
+            let n = metadata.i64(&key(name))?;
+            Ok::<_, Error>(n.map(|n| if n < 0 { all } else { n as usize }))
+        };
+        Ok(Sampling {
+            temperature: metadata.f32(&key("temp"))?.map(|t| t.max(0.0)),
+            top_k: count("top_k", 0)?,
+            top_p: metadata.f32(&key("top_p"))?,
+            min_p: metadata.f32(&key("min_p"))?,
+            repeat_penalty: metadata.f32(&key("penalty_repeat"))?,
+            repeat_last_n: count("penalty_last_n", usize::MAX)?,
+            ..Sampling::default()
+        })
     }
 
     /// Sets the seed.
@@ -233,6 +254,12 @@ impl Sampler {
         }
         self.recent.push_back(token);
         *self.counts.entry(token).or_default() += 1;
+    }
+
+    /// Tells the penalties that nothing was said yet. The random numbers go on where they are.
+    pub fn forget(&mut self) {
+        self.recent.clear();
+        self.counts.clear();
     }
 
     /// Chooses the next token from the logits of the whole vocabulary, which it changes. The choice is not
@@ -518,6 +545,12 @@ mod tests {
     #[test]
     fn the_caller_overrides_the_file() {
         let file = Sampling { temperature: Some(0.6), top_k: Some(20), ..Sampling::default() };
+        let mut metadata = Metadata::new("test");
+        metadata.set("general.sampling.temp", 0.6f32);
+        metadata.set("general.sampling.top_k", 20i32);
+        metadata.set("general.sampling.penalty_last_n", -1i32);
+        let read = Sampling::from_gguf(&metadata).unwrap();
+        assert_eq!(read, Sampling { repeat_last_n: Some(usize::MAX), ..file.clone() });
         let both = Sampling::new(7).temperature(0.2).over(&file);
         assert_eq!((both.temperature, both.top_k, both.top_p, both.seed), (Some(0.2), Some(20), None, Some(7)));
     }

@@ -12,7 +12,8 @@ mod json;
 mod python;
 
 use crate::error::{Error, Fault, Result};
-use builtin::BUILTINS;
+use crate::gguf::Metadata;
+use builtin::{BUILTINS, Builtin};
 use clock::Moment;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value};
@@ -147,12 +148,28 @@ impl ChatTemplate {
         }
     }
 
-    /// A template for a file that brings none, by its vocabulary, and the sentence that says so.
-    pub fn guess<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Result<(ChatTemplate, String)> {
+    /// The template of a file; and where it brings none, or none that compiles, one of hob's own and the sentence that says so.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where the file's key is no text.
+    pub fn from_gguf(metadata: &Metadata) -> Result<(ChatTemplate, Option<String>)> {
+        let tokens = || -> Result<_> { Ok(metadata.strings("tokenizer.ggml.tokens")?.into_iter().flat_map(|tokens| tokens.iter())) };
+        let (reason, (template, name)) = match metadata.str("tokenizer.chat_template")?.filter(|source| !source.trim().is_empty()) {
+            None => ("the file has no chat template".to_owned(), ChatTemplate::guess(tokens()?)?),
+            Some(source) => match ChatTemplate::from_source(source) {
+                Ok(template) => return Ok((template, None)),
+                Err(error) => (format!("the file's chat template cannot be used ({error})"), ChatTemplate::guess(tokens()?)?),
+            },
+        };
+        Ok((template, Some(format!("{reason}: using hob's own {name}"))))
+    }
+
+    /// One of hob's templates by the vocabulary, and its name with the reason.
+    fn guess(tokens: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(ChatTemplate, String)> {
         let mut seen = [0u32; BUILTINS.len()];
         for token in tokens {
             for (bits, builtin) in seen.iter_mut().zip(&BUILTINS) {
-                if let Some(i) = builtin.tokens.iter().position(|t| *t == token) {
+                if let Some(i) = builtin.tokens.iter().position(|t| *t == token.as_ref()) {
                     *bits |= 1 << i;
                 }
             }
@@ -163,8 +180,7 @@ impl ChatTemplate {
             Some(token) => format!("as its vocabulary has {token}"),
             None => "which may not suit this model".to_owned(),
         };
-        let notice = format!("the file has no chat template: using hob's own `{}`, {reason}", chosen.name);
-        Ok((ChatTemplate::from_source(chosen.source)?, notice))
+        Ok((ChatTemplate::from_source(chosen.source)?, format!("`{}`, {reason}", chosen.name)))
     }
 
     /// The Jinja source.
@@ -233,8 +249,6 @@ impl ChatTemplate {
 
 /// The template's name inside its environment; without an extension, so that nothing is escaped.
 const NAME: &str = "chat template";
-
-use builtin::Builtin;
 
 /// What minijinja says, as hob's error: the words of `raise_exception` alone where the template raised it.
 fn fault(error: &minijinja::Error) -> Error {

@@ -127,6 +127,13 @@ fn every_built_in_renders_and_is_found_by_its_tokens() {
     }
     assert_eq!(ChatTemplate::guess(["a", "b"]).unwrap().0.source(), ChatTemplate::named("chatml").unwrap().source());
     assert!(matches!(ChatTemplate::named("vicuna"), Err(Error::Input(_))));
+    let mut metadata = Metadata::new("test");
+    assert!(ChatTemplate::from_gguf(&metadata).unwrap().1.unwrap().contains("`chatml`"));
+    metadata.set("tokenizer.chat_template", "{% broken");
+    assert!(ChatTemplate::from_gguf(&metadata).unwrap().1.unwrap().contains("cannot be used"));
+    metadata.set("tokenizer.chat_template", "mine");
+    let (template, notice) = ChatTemplate::from_gguf(&metadata).unwrap();
+    assert_eq!((template.source(), notice), ("mine", None));
 }
 
 /// Renderings recorded from transformers: `HOB_TEMPLATES=DIR cargo test -p hob goldens -- --ignored --nocapture`, where DIR holds
