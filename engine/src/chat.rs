@@ -136,7 +136,14 @@ impl Chat {
         match self.begin() {
             Ok(unread) => {
                 let text = self.model.tokenizer().stream().continuing();
-                Ok(Reply { course: Course::new(self.max_tokens), chat: self, unread, detokenizer: text, said: String::new(), stage: Stage::Prompt })
+                Ok(Reply {
+                    course: Course::new(self.max_tokens),
+                    chat: self,
+                    unread,
+                    detokenizer: text,
+                    said: String::new(),
+                    stage: Stage::Prompt,
+                })
             }
             Err(error) => {
                 self.messages.pop();

@@ -319,7 +319,9 @@ impl Session {
             return Err(Error::Cancelled);
         }
         if self.tokens.is_empty() {
-            return Err(Error::Input(Fault::at("generation").expected("at least one token to continue").found("none").help("feed a prompt first")));
+            return Err(Error::Input(
+                Fault::at("generation").expected("at least one token to continue").found("none").help("feed a prompt first"),
+            ));
         }
         // After a cut, the last token is computed once more for its logits.
         if self.logits().is_empty() && self.cache.len() == self.tokens.len() {
