@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use hob::{Error, Fault};
 
-use crate::terminal::{Ink, ink, note};
+use crate::terminal::{Ink, ink, note, printable};
 
 /// Why a command stopped.
 #[derive(Debug)]
@@ -55,9 +55,9 @@ impl Failure {
 
 /// Prints `error: …` and, where there is one, a line of help.
 pub(crate) fn tell(what: &str, help: &str) {
-    note(&format!("{} {what}", ink(Ink::Error, "error:")));
+    note(&format!("{} {}", ink(Ink::Error, "error:"), printable(what)));
     if !help.is_empty() {
-        note(&format!("{} {help}", ink(Ink::Help, " help:")));
+        note(&format!("{} {}", ink(Ink::Help, " help:"), printable(help)));
     }
 }
 

@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use hob::cache::KvType;
+use hob::gguf::Gguf;
 use hob::{Model, Sampling};
 
 use crate::failure::Failure;
@@ -25,9 +27,7 @@ impl Text {
     pub(crate) fn read(&self) -> Result<String, Failure> {
         let (name, bytes) = match (&self.prompt, &self.file) {
             (Some(prompt), _) => return Ok(prompt.clone()),
-            (None, Some(path)) if path.as_os_str() != "-" => {
-                (path.display().to_string(), std::fs::read(path).map_err(|e| Failure::io(path, e))?)
-            }
+            (None, Some(path)) if path.as_os_str() != "-" => (path.display().to_string(), std::fs::read(path).map_err(|e| Failure::io(path, e))?),
             (None, None) if std::io::stdin().is_terminal() => {
                 return Err(Failure::usage("no text given", "give it with -p TEXT, with -f FILE, or on standard input"));
             }
@@ -58,7 +58,7 @@ pub(crate) struct Machine {
     /// Worker threads [default: the machine's cores]
     #[arg(short = 't', long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
-    /// Context in tokens: prompt and reply together [default: the model's own, at most 4096]
+    /// Context in tokens: prompt and reply together [default: the model's own, at most 8192]
     #[arg(short = 'c', long, visible_alias = "ctx-size", value_name = "N", value_parser = at_least_one)]
     pub(crate) context: Option<usize>,
     /// Tokens computed together while a prompt is read (-ub); it changes the speed, never the result
@@ -96,11 +96,25 @@ pub(crate) struct SamplingFlags {
     pub(crate) repeat_penalty: Option<f32>,
 }
 
+/// What a model is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To converse: the chat template counts.
+    Chat,
+    /// To compute on tokens: a chat template that is missing or broken is no matter.
+    Tokens,
+}
+
 impl Machine {
-    /// Opens the model, with a spinner where that takes long, and says what the file wants said.
-    pub(crate) fn open(&self, path: &Path) -> Result<Model, Failure> {
-        let waiting = Waiting::on(format!("opening {}", path.display()));
-        let mut options = Model::options();
+    /// Opens the model in a file, with a spinner where that takes long, and says what the file wants said.
+    pub(crate) fn open(&self, path: &Path, purpose: Purpose) -> Result<Model, Failure> {
+        self.build(Gguf::open(path)?, purpose)
+    }
+
+    /// As [`Machine::open`], for a file that is open already.
+    pub(crate) fn build(&self, gguf: Gguf, purpose: Purpose) -> Result<Model, Failure> {
+        let waiting = Waiting::on("opening the model".into());
+        let mut options = Model::options().cache_types(self.cache_type_k.into(), self.cache_type_v.into());
         if let Some(threads) = self.threads {
             options = options.threads(threads);
         }
@@ -110,7 +124,11 @@ impl Machine {
         if let Some(tokens) = self.micro_batch {
             options = options.micro_batch(tokens);
         }
-        let model = options.open(path)?;
+        options = match purpose {
+            Purpose::Chat => options,
+            Purpose::Tokens => options.chat_template("chatml"),
+        };
+        let model = options.build(gguf)?;
         drop(waiting);
         model.notices().iter().for_each(|notice| note_dim(notice));
         Ok(model)
@@ -137,6 +155,15 @@ impl SamplingFlags {
 pub(crate) enum KvName {
     F16,
     F32,
+}
+
+impl From<KvName> for KvType {
+    fn from(name: KvName) -> KvType {
+        match name {
+            KvName::F16 => KvType::F16,
+            KvName::F32 => KvType::F32,
+        }
+    }
 }
 
 impl KvName {

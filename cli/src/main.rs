@@ -1,12 +1,19 @@
 //! hob on the command line: one file a command, one place for the flags they share.
 
-#![allow(dead_code)]
+mod bench;
+mod chat;
 mod failure;
 mod flags;
+mod inspect;
 mod interrupt;
 mod line;
+mod logits;
 mod npy;
+mod perplexity;
+mod quantize;
+mod reply;
 mod report;
+mod run;
 mod table;
 mod template;
 mod terminal;
@@ -28,7 +35,7 @@ Examples:
   hob bench MODEL.gguf -p 512 -n 128            how fast it is here
 
 Environment:
-  HOB_LEVEL   the instruction set to use: scalar, avx2, avxvnni, avx512, neon, neondot (the result is the same)
+  HOB_LEVEL   instruction set: scalar, avx2, avxvnni, avx512, neon, neondot; results are the same
   NO_COLOR    no colours";
 
 /// Runs quantized GGUF models on this machine
@@ -41,18 +48,39 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Talk to a model
+    Chat(chat::Args),
+    /// Answer one prompt
+    Run(run::Args),
+    /// Show what a file holds: architecture, metadata, tensors, sizes
+    Inspect(inspect::Args),
     /// Turn text into token ids
     Tokenize(tokenize::Args),
     /// Render a chat template
     Template(template::Args),
+    /// Write the raw logits of every position to a NumPy file
+    Logits(logits::Args),
+    /// Convert a model to another type
+    Quantize(quantize::Args),
+    /// Measure how well a model predicts a text
+    Perplexity(perplexity::Args),
+    /// Measure tokens per second
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
-    let line = CommandLine::parse_from(std::env::args_os());
+    let line = CommandLine::parse_from(flags::spelled_out(std::env::args_os()));
     let mut out = BufWriter::new(std::io::stdout().lock());
     let done = match line.command {
-        Command::Template(args) => template::run(args, &mut out),
+        Command::Chat(args) => chat::run(args, &mut out),
+        Command::Run(args) => run::run(args, &mut out),
+        Command::Inspect(args) => inspect::run(args, &mut out),
         Command::Tokenize(args) => tokenize::run(args, &mut out),
+        Command::Template(args) => template::run(args, &mut out),
+        Command::Logits(args) => logits::run(args, &mut out),
+        Command::Quantize(args) => quantize::run(args, &mut out),
+        Command::Perplexity(args) => perplexity::run(args, &mut out),
+        Command::Bench(args) => bench::run(args, &mut out),
     };
     let flushed = out.flush();
     // What could not be written must not be tried again, and complained about, when the writer is dropped.

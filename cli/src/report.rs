@@ -104,9 +104,9 @@ impl<'a> Report<'a> {
         let name_width = tests.iter().map(|t| t.name().len()).max().unwrap_or(0);
         let mut columns = vec![
             ("model", Side::Left, subject.kind.chars().count()),
-            ("size", Side::Right, 10),
-            ("params", Side::Right, 10),
-            ("backend", Side::Left, 8),
+            ("size", Side::Right, units::bytes(subject.bytes).len()),
+            ("params", Side::Right, units::count(subject.params).len()),
+            ("backend", Side::Left, 7),
             ("threads", Side::Right, 7),
         ];
         columns.extend(extra.iter().map(|(name, _)| (*name, Side::Right, name.len())));
@@ -267,17 +267,17 @@ mod tests {
     #[test]
     fn the_table_reads_as_llama_benchs() {
         let want = "\
-| model           |       size |     params | backend  | threads |          test |              t/s |
-| --------------- | ---------: | ---------: | -------- | ------: | ------------: | ---------------: |
-| llama 1B Q4_K_M | 762.81 MiB |     1.24 B | CPU      |       2 |         pp512 |  384.00 ± 181.02 |
-| llama 1B Q4_K_M | 762.81 MiB |     1.24 B | CPU      |       2 | tg128 @ d4096 |     20.00 ± 0.00 |
+| model           |       size | params | backend | threads |          test |              t/s |
+| --------------- | ---------: | -----: | ------- | ------: | ------------: | ---------------: |
+| llama 1B Q4_K_M | 762.81 MiB | 1.24 B | CPU     |       2 |         pp512 |  384.00 ± 181.02 |
+| llama 1B Q4_K_M | 762.81 MiB | 1.24 B | CPU     |       2 | tg128 @ d4096 |     20.00 ± 0.00 |
 
 build: hob 0.1.0 (avx2)
 ";
         assert_eq!(report(Form::Md, &outcomes()), want.replace("0.1.0", env!("CARGO_PKG_VERSION")));
         let mut odd = outcomes();
         odd[0].test.micro_batch = 64;
-        assert!(report(Form::Md, &odd).starts_with("| model           |       size |     params | backend  | threads | n_ubatch |"));
+        assert!(report(Form::Md, &odd).starts_with("| model           |       size | params | backend | threads | n_ubatch |"));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `hob template`: a chat template on its own, out of a `.jinja` file or a model.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -73,20 +72,13 @@ impl Source {
 
     /// The model's own, or the one that its vocabulary speaks for.
     fn of_model(metadata: &Metadata) -> Result<Source, Failure> {
-        let tokens: Vec<Cow<'_, str>> =
-            metadata.strings("tokenizer.ggml.tokens")?.map(|tokens| tokens.iter().collect()).unwrap_or_default();
-        let template = match metadata.str("tokenizer.chat_template")? {
-            Some(text) => ChatTemplate::from_source(text)?,
-            None => {
-                let (template, notice) = ChatTemplate::guess(tokens.iter().map(Cow::as_ref))?;
-                note_dim(&notice);
-                template
-            }
-        };
+        let (template, notice) = ChatTemplate::from_gguf(metadata)?;
+        notice.iter().for_each(|notice| note_dim(notice));
+        let tokens = metadata.strings("tokenizer.ggml.tokens")?;
         let mut specials = Vec::new();
         for (name, key) in [("bos_token", "tokenizer.ggml.bos_token_id"), ("eos_token", "tokenizer.ggml.eos_token_id")] {
-            let id = metadata.u32(key)?.and_then(|id| tokens.get(id as usize));
-            specials.extend(id.map(|text| (name, text.to_string())));
+            let id = metadata.u32(key)?.and_then(|id| tokens?.text(id as usize));
+            specials.extend(id.map(|text| (name, text.into_owned())));
         }
         Ok(Source { template, specials })
     }

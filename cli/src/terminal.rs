@@ -1,5 +1,6 @@
 //! What goes where: text on stdout; notices, progress and errors on stderr; colour and motion only where a person looks.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -36,6 +37,12 @@ fn colourful() -> bool {
     io::stderr().is_terminal() && !refused
 }
 
+/// `text` without control characters, which could drive the terminal: a model, or the file that holds it, may be anyone's.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(harmful) { Cow::Owned(text.replace(harmful, "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
+
 /// Writes a line to stderr. Nobody can be told when that fails.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
@@ -43,7 +50,7 @@ pub(crate) fn note(text: &str) {
 
 /// Writes a dim line to stderr.
 pub(crate) fn note_dim(text: &str) {
-    note(&ink(Ink::Dim, text));
+    note(&ink(Ink::Dim, &printable(text)));
 }
 
 /// A spinner that appears on a terminal when the work takes longer than a moment, and goes when it is dropped.
@@ -91,4 +98,15 @@ pub(crate) fn progress(length: u64, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
     bar.with_message(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_cannot_drive_the_terminal() {
+        assert_eq!(printable("a\n\tb ünï 🦀"), "a\n\tb ünï 🦀");
+        assert_eq!(printable("\x1b[2J\u{9b}1m\r"), "\u{fffd}[2J\u{fffd}1m\u{fffd}");
+    }
 }

@@ -74,6 +74,7 @@ pub mod weights;
 pub use chat::{Chat, Reply};
 pub use error::{Error, Fault, Result};
 pub use generate::{Canceller, EndReason, Generator, Session, Stats};
+pub use hob_kernels::Level;
 pub use model::{Model, ModelOptions, default_threads};
 pub use sampler::{Sampler, Sampling};
 pub use template::{ChatTemplate, Message, Role};

@@ -1,0 +1,210 @@
+//! `hob bench`: tokens per second, measured as llama-bench measures them, so that numbers compare.
+//!
+//! pp: `p` tokens at once, in batches of `-b`, through an empty context or one of `-d` tokens. tg: `n` tokens one by one. The
+//! tokens are arbitrary and the same every time; the first is BOS where the model wants one. A run to warm up is not counted.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use hob::tokenizer::Token;
+use hob::{Level, Model, Session};
+
+use crate::failure::Failure;
+use crate::flags::{KvName, at_least_one};
+use crate::inspect;
+use crate::report::{Form, Outcome, Report, Subject, Test};
+use crate::terminal::Waiting;
+use crate::units;
+
+const AFTER: &str = "\
+Every number may be several, separated by commas; all combinations are measured.
+
+Examples:
+  hob bench MODEL.gguf
+  hob bench MODEL.gguf -p 512 -n 128 -d 0,4096 -t 2,4
+  hob bench MODEL.gguf -p 0 -n 128 -r 10 -o json > tg.json";
+
+/// Flags of `hob bench`.
+#[derive(clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Args {
+    /// A .gguf file; of a split model any part
+    model: PathBuf,
+    /// Prompt tokens; 0 leaves the test out
+    #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
+    n_prompt: Vec<usize>,
+    /// Generated tokens; 0 leaves the test out
+    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', default_value = "128")]
+    n_gen: Vec<usize>,
+    /// Tokens in the context before the test
+    #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0")]
+    n_depth: Vec<usize>,
+    /// Worker threads [default: the machine's cores]
+    #[arg(short = 't', long, value_name = "N", value_delimiter = ',', value_parser = at_least_one)]
+    threads: Vec<usize>,
+    /// Repetitions
+    #[arg(short = 'r', long, value_name = "N", default_value = "5", value_parser = at_least_one)]
+    repetitions: usize,
+    /// Tokens handed over together
+    #[arg(short = 'b', long, value_name = "N", value_delimiter = ',', default_value = "2048", value_parser = at_least_one)]
+    batch_size: Vec<usize>,
+    /// Tokens computed together (-ub)
+    #[arg(long, visible_alias = "ubatch-size", value_name = "N", value_delimiter = ',', default_value = "512", value_parser = at_least_one)]
+    micro_batch: Vec<usize>,
+    /// Numbers in the key cache (-ctk)
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "f16")]
+    cache_type_k: Vec<KvName>,
+    /// Numbers in the value cache (-ctv)
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "f16")]
+    cache_type_v: Vec<KvName>,
+    /// Form of the report
+    #[arg(short = 'o', long, value_name = "FORM", default_value = "md")]
+    output: Form,
+    /// The same as -o json
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+}
+
+/// A way to run the model, and the tests to run so.
+struct Setting {
+    threads: usize,
+    batch: usize,
+    micro_batch: usize,
+    k: KvName,
+    v: KvName,
+    tests: Vec<Test>,
+}
+
+/// Runs `hob bench`.
+pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
+    let form = if args.json { Form::Json } else { args.output };
+    let settings = settings(&args);
+    let tests: Vec<Test> = settings.iter().flat_map(|s| s.tests.iter().cloned()).collect();
+    let Some(first) = settings.first().filter(|_| !tests.is_empty()) else {
+        return Err(Failure::usage("nothing to measure", "-p or -n above 0"));
+    };
+    // Every setting opens the file anew: it is mapped, which takes no time, and nothing is left over from the one before.
+    let mut model = open(&args.model, first)?;
+    let mut report = Report::start(out, form, subject(&args.model, &model), &tests)?;
+    for (at, setting) in settings.iter().enumerate() {
+        if at > 0 {
+            model = open(&args.model, setting)?;
+        }
+        for test in &setting.tests {
+            let outcome = measure(&model, test, args.repetitions)?;
+            report.add(&outcome)?;
+        }
+    }
+    Ok(report.finish()?)
+}
+
+/// All combinations, in llama-bench's order: the prompt tests of a setting, then its generation tests.
+fn settings(args: &Args) -> Vec<Setting> {
+    let default = [hob::default_threads()];
+    let threads: &[usize] = if args.threads.is_empty() { &default } else { &args.threads };
+    let mut all = Vec::new();
+    for (&depth, &k) in pairs(&args.n_depth, &args.cache_type_k) {
+        for (&v, &batch) in pairs(&args.cache_type_v, &args.batch_size) {
+            for (&micro_batch, &threads) in pairs(&args.micro_batch, threads) {
+                let test = |prompt, generate| Test { prompt, generate, depth, threads, batch, micro_batch, type_k: k.name(), type_v: v.name() };
+                let prompts = args.n_prompt.iter().filter(|n| **n > 0).map(|n| test(*n, 0));
+                let generations = args.n_gen.iter().filter(|n| **n > 0).map(|n| test(0, *n));
+                all.push(Setting { threads, batch, micro_batch, k, v, tests: prompts.chain(generations).collect() });
+            }
+        }
+    }
+    all
+}
+
+fn pairs<'a, A, B>(a: &'a [A], b: &'a [B]) -> impl Iterator<Item = (&'a A, &'a B)> {
+    a.iter().flat_map(move |a| b.iter().map(move |b| (a, b)))
+}
+
+fn open(path: &Path, setting: &Setting) -> Result<Model, Failure> {
+    let most = setting.tests.iter().map(|t| t.depth + t.prompt + t.generate).max().unwrap_or(1);
+    let options = Model::options().threads(setting.threads).context(most).micro_batch(setting.micro_batch.min(setting.batch));
+    Ok(options.cache_types(setting.k.into(), setting.v.into()).chat_template("chatml").open(path)?)
+}
+
+fn subject(path: &Path, model: &Model) -> Subject {
+    let total = inspect::total(model.gguf());
+    Subject {
+        file: path.display().to_string(),
+        kind: inspect::kind(model.gguf()),
+        bytes: total.bytes,
+        params: total.params,
+        level: Level::from_env().map_or_else(|e| e.to_string(), |level| level.to_string()),
+        cpu: cpu(),
+    }
+}
+
+/// The processor's name where Linux tells it, else its architecture.
+fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let named = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
+    named.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_owned()
+}
+
+/// Warms up, then times the repetitions, each from the same depth.
+fn measure(model: &Model, test: &Test, repetitions: usize) -> Result<Outcome, Failure> {
+    let _waiting = Waiting::on(format!("{} on {} threads", test.name(), test.threads));
+    let mut session = model.session()?;
+    let mut tokens = Tokens::new(model);
+    let depth = tokens.take(test.depth);
+    let work = tokens.take(test.prompt.max(test.generate));
+    once(&mut session, test, &work[..if test.prompt > 0 { work.len() } else { 1 }])?;
+    session.clear()?;
+    feed(&mut session, test.batch, &depth)?;
+    let time = units::now();
+    let mut samples_ns = Vec::with_capacity(repetitions);
+    for _ in 0..repetitions {
+        if session.len() != depth.len() && session.truncate(depth.len()).is_err() {
+            // A recurrent state cannot go back: it starts again.
+            session.clear()?;
+            feed(&mut session, test.batch, &depth)?;
+        }
+        let start = Instant::now();
+        once(&mut session, test, &work)?;
+        samples_ns.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    }
+    Ok(Outcome { test: test.clone(), time, samples_ns })
+}
+
+/// The work itself: all tokens together, or one by one.
+fn once(session: &mut Session, test: &Test, work: &[Token]) -> Result<(), Failure> {
+    feed(session, if test.prompt > 0 { test.batch } else { 1 }, work)
+}
+
+fn feed(session: &mut Session, at_once: usize, tokens: &[Token]) -> Result<(), Failure> {
+    for tokens in tokens.chunks(at_once) {
+        session.feed(tokens)?;
+    }
+    Ok(())
+}
+
+/// Arbitrary tokens, the same on every run: a linear congruence (Knuth's MMIX constants).
+struct Tokens {
+    state: u64,
+    vocabulary: u64,
+    bos: Option<Token>,
+}
+
+impl Tokens {
+    fn new(model: &Model) -> Tokens {
+        let bos = model.tokenizer().bos().filter(|_| model.tokenizer().adds_bos());
+        Tokens { state: 1, vocabulary: model.config().vocab as u64, bos }
+    }
+
+    fn take(&mut self, n: usize) -> Vec<Token> {
+        let mut next = || {
+            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((self.state >> 33) % self.vocabulary.max(1)) as Token
+        };
+        let mut tokens: Vec<Token> = (0..n).map(|_| next()).collect();
+        if let (Some(first), Some(bos)) = (tokens.first_mut(), self.bos.take()) {
+            *first = bos;
+        }
+        tokens
+    }
+}

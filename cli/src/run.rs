@@ -1,0 +1,178 @@
+//! `hob run`: one prompt, one answer; the text on stdout, what it cost on stderr.
+//!
+//! A text goes through the file's chat template, as a first message, where the file has one; `--raw` continues it as it is.
+//! `--tokens` is always continued as it is.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use hob::gguf::Gguf;
+use hob::tokenizer::{Ends, Special, Token};
+use hob::{Generator, Model, Sampler, Stats};
+
+use crate::failure::Failure;
+use crate::flags::{Machine, Purpose, SamplingFlags, Text};
+use crate::interrupt::Interrupts;
+use crate::reply::{self, Ending};
+use crate::terminal::{Waiting, note, note_dim};
+
+const AFTER: &str = "\
+Examples:
+  hob run MODEL.gguf -p 'Name three rivers.'
+  hob run MODEL.gguf -f letter.txt --system 'Translate into French.' > lettre.txt
+  echo 'Once upon a time' | hob run MODEL.gguf --raw -n 100 --seed 1
+  hob run MODEL.gguf --tokens 1,403,407 -n 24 --temp 0 --ignore-eos --ids";
+
+/// Flags of `hob run`.
+#[derive(clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Args {
+    /// A .gguf file; of a split model any part
+    model: PathBuf,
+    #[command(flatten)]
+    text: Text,
+    /// Token ids instead of text, taken as they are
+    #[arg(long, value_name = "IDS", value_delimiter = ',', conflicts_with_all = ["prompt", "file", "raw", "system"])]
+    tokens: Option<Vec<Token>>,
+    /// Continue the text as it is, without the chat template; special tokens in it are parsed
+    #[arg(long, conflicts_with = "system")]
+    raw: bool,
+    /// What the model is told before the prompt
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// End after N tokens [default: when the model ends]
+    #[arg(short = 'n', long, value_name = "N", value_parser = crate::flags::at_least_one)]
+    predict: Option<usize>,
+    /// Go on when the model ends (with --raw or --tokens)
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Print token ids, comma-separated, instead of text (with --raw or --tokens)
+    #[arg(long)]
+    ids: bool,
+    #[command(flatten)]
+    sampling: SamplingFlags,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// How the prompt is used.
+enum Prompt {
+    Turn(String),
+    Text(String),
+    Tokens(Vec<Token>),
+}
+
+/// Runs `hob run`.
+pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
+    let interrupts = Interrupts::install();
+    let text = if args.tokens.is_none() { Some(args.text.read()?) } else { None };
+    let gguf = Gguf::open(&args.model)?;
+    let templated = gguf.metadata().get("tokenizer.chat_template").is_some();
+    let prompt = match (&args.tokens, text) {
+        (Some(tokens), _) => Prompt::Tokens(tokens.clone()),
+        (None, Some(text)) if args.raw || !templated => Prompt::Text(text),
+        (None, text) => Prompt::Turn(text.unwrap_or_default()),
+    };
+    refuse_misuse(&args, &prompt)?;
+    let purpose = if matches!(prompt, Prompt::Turn(_)) { Purpose::Chat } else { Purpose::Tokens };
+    let model = args.machine.build(gguf, purpose)?;
+    let (ending, stats, end) = match prompt {
+        Prompt::Turn(text) => turn(&args, &model, &text, &interrupts, out)?,
+        Prompt::Text(text) => {
+            if !args.raw {
+                note_dim("the file has no chat template: the text is continued as it is");
+            }
+            let tokens = model.tokenizer().encode_with(&text, Special::Parse, Ends::AsModelWants)?;
+            continuation(&args, &model, &tokens, &interrupts, out)?
+        }
+        Prompt::Tokens(tokens) => continuation(&args, &model, &tokens, &interrupts, out)?,
+    };
+    note_dim(&stats.to_string());
+    if let Some(remark) = reply::remark(end) {
+        note(remark);
+    }
+    match ending {
+        Ending::Complete => Ok(()),
+        Ending::Interrupted => Err(Failure::Interrupted),
+    }
+}
+
+/// Flags that mean nothing for this kind of prompt, which only the file could tell.
+fn refuse_misuse(args: &Args, prompt: &Prompt) -> Result<(), Failure> {
+    match prompt {
+        Prompt::Turn(_) if args.ids || args.ignore_eos => {
+            Err(Failure::usage("--ids and --ignore-eos continue a text as it is", "add --raw, or give --tokens"))
+        }
+        Prompt::Text(_) if args.system.is_some() => {
+            Err(Failure::usage("--system needs a chat template, and the file has none", "put everything into the prompt"))
+        }
+        Prompt::Turn(_) | Prompt::Text(_) | Prompt::Tokens(_) => Ok(()),
+    }
+}
+
+type Done = (Ending, Stats, Option<hob::EndReason>);
+
+/// The prompt as the first message of a chat.
+fn turn(args: &Args, model: &Model, text: &str, interrupts: &Interrupts, out: &mut dyn Write) -> Result<Done, Failure> {
+    let mut chat = model.chat().sampling(args.sampling.sampling());
+    if let Some(system) = &args.system {
+        chat = chat.system(system);
+    }
+    if let Some(n) = args.predict {
+        chat = chat.max_tokens(n);
+    }
+    let canceller = chat.canceller();
+    let guard = interrupts.guard(move || canceller.cancel());
+    let mut reply = chat.say(text)?;
+    let ending = reply::show(&mut reply, &guard, out)?;
+    Ok((ending, reply.stats(), reply.end()))
+}
+
+/// The tokens, and what comes after them.
+fn continuation(args: &Args, model: &Model, tokens: &[Token], interrupts: &Interrupts, out: &mut dyn Write) -> Result<Done, Failure> {
+    let mut session = model.session()?;
+    let canceller = session.canceller();
+    let guard = interrupts.guard(move || canceller.cancel());
+    {
+        let _waiting = Waiting::on("reading the prompt".into());
+        session.feed(tokens)?;
+    }
+    let mut generator = session.generate(Sampler::new(&args.sampling.sampling().over(model.sampling()))?);
+    if let Some(n) = args.predict {
+        generator = generator.max_tokens(n);
+    }
+    if args.ignore_eos {
+        generator = generator.ignore_end();
+    }
+    let ending = if args.ids {
+        let mut first = true;
+        let mut pieces = generator.by_ref().map(|token| token.map(|id| if std::mem::take(&mut first) { id.to_string() } else { format!(",{id}") }));
+        reply::show(&mut pieces, &guard, out)?
+    } else {
+        reply::show(&mut Pieces { generator: &mut generator, text: model.tokenizer().stream().continuing(), over: false }, &guard, out)?
+    };
+    Ok((ending, generator.stats(), generator.end()))
+}
+
+/// The text of a generator's tokens, whole characters at a time.
+struct Pieces<'a, 'g> {
+    generator: &'a mut Generator<'g>,
+    text: hob::tokenizer::Detokenizer,
+    over: bool,
+}
+
+impl Iterator for Pieces<'_, '_> {
+    type Item = hob::Result<String>;
+
+    fn next(&mut self) -> Option<hob::Result<String>> {
+        match self.generator.next() {
+            Some(Ok(token)) => Some(Ok(self.text.push(token))),
+            Some(Err(error)) => Some(Err(error)),
+            None if self.over => None,
+            None => {
+                self.over = true;
+                Some(Ok(self.text.finish()))
+            }
+        }
+    }
+}
