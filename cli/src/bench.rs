@@ -107,7 +107,8 @@ fn settings(args: &Args) -> Vec<Setting> {
     for (&depth, &k) in pairs(&args.n_depth, &args.cache_type_k) {
         for (&v, &batch) in pairs(&args.cache_type_v, &args.batch_size) {
             for (&micro_batch, &threads) in pairs(&args.micro_batch, threads) {
-                let test = |prompt, generate| Test { prompt, generate, depth, threads, batch, micro_batch, type_k: k.name(), type_v: v.name() };
+                let test =
+                    |prompt, generate| Test { prompt, generate, depth, threads, batch, micro_batch, type_k: k.name(), type_v: v.name() };
                 let prompts = args.n_prompt.iter().filter(|n| **n > 0).map(|n| test(*n, 0));
                 let generations = args.n_gen.iter().filter(|n| **n > 0).map(|n| test(0, *n));
                 all.push(Setting { threads, batch, micro_batch, k, v, tests: prompts.chain(generations).collect() });

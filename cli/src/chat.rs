@@ -7,11 +7,11 @@ use hob::{Chat, EndReason, Error, Stats};
 
 use crate::failure::{self, Failure};
 use crate::flags::{Machine, Purpose, SamplingFlags};
+use crate::inspect;
 use crate::interrupt::Interrupts;
 use crate::line::{Line, Lines};
 use crate::reply::{self, Ending};
 use crate::terminal::{note, note_dim, printable};
-use crate::inspect;
 
 const AFTER: &str = "\
 In the chat:
@@ -154,7 +154,9 @@ impl Talk<'_> {
             Order::System(None) => note_dim(&self.system()),
             Order::Stats => self.stats(),
             Order::Exit => return Ok(Next::Leave),
-            Order::Unknown(word) => note(&format!("no command is called {}; /help lists them (a blank in front says it to the model)", printable(word))),
+            Order::Unknown(word) => {
+                note(&format!("no command is called {}; /help lists them (a blank in front says it to the model)", printable(word)))
+            }
         }
         Ok(Next::Stay)
     }

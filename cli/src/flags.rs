@@ -27,7 +27,9 @@ impl Text {
     pub(crate) fn read(&self) -> Result<String, Failure> {
         let (name, bytes) = match (&self.prompt, &self.file) {
             (Some(prompt), _) => return Ok(prompt.clone()),
-            (None, Some(path)) if path.as_os_str() != "-" => (path.display().to_string(), std::fs::read(path).map_err(|e| Failure::io(path, e))?),
+            (None, Some(path)) if path.as_os_str() != "-" => {
+                (path.display().to_string(), std::fs::read(path).map_err(|e| Failure::io(path, e))?)
+            }
             (None, None) if std::io::stdin().is_terminal() => {
                 return Err(Failure::usage("no text given", "give it with -p TEXT, with -f FILE, or on standard input"));
             }

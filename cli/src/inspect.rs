@@ -209,7 +209,9 @@ fn object(gguf: &Gguf) -> Json {
     let metadata: serde_json::Map<String, Json> = gguf.metadata().iter().map(|(key, value)| (key.to_owned(), json_of(value))).collect();
     let tensors: Vec<Json> = gguf
         .tensors()
-        .map(|t| json!({ "name": t.name, "dims": t.dims, "type": t.kind.name(), "bytes": t.size(), "part": t.part(), "offset": t.offset() }))
+        .map(
+            |t| json!({ "name": t.name, "dims": t.dims, "type": t.kind.name(), "bytes": t.size(), "part": t.part(), "offset": t.offset() }),
+        )
         .collect();
     json!({
         "architecture": text(gguf, "general.architecture"),
@@ -232,7 +234,9 @@ fn json_of(value: &Value) -> Json {
     const WHOLE: usize = 64;
     let items = |array: &hob::gguf::Array, n: usize| -> Json { (0..n).filter_map(|at| array.get(at)).map(|item| json_of(&item)).collect() };
     match value {
-        Value::Array(array) if array.len() > WHOLE => json!({ "array_of": array.kind().to_string(), "len": array.len(), "first": items(array, SHOWN) }),
+        Value::Array(array) if array.len() > WHOLE => {
+            json!({ "array_of": array.kind().to_string(), "len": array.len(), "first": items(array, SHOWN) })
+        }
         Value::Array(array) => items(array, array.len()),
         Value::U8(v) => json!(v),
         Value::I8(v) => json!(v),

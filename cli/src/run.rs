@@ -146,7 +146,8 @@ fn continuation(args: &Args, model: &Model, tokens: &[Token], interrupts: &Inter
     }
     let ending = if args.ids {
         let mut first = true;
-        let mut pieces = generator.by_ref().map(|token| token.map(|id| if std::mem::take(&mut first) { id.to_string() } else { format!(",{id}") }));
+        let mut pieces =
+            generator.by_ref().map(|token| token.map(|id| if std::mem::take(&mut first) { id.to_string() } else { format!(",{id}") }));
         reply::show(&mut pieces, &guard, out)?
     } else {
         reply::show(&mut Pieces { generator: &mut generator, text: model.tokenizer().stream().continuing(), over: false }, &guard, out)?

@@ -84,7 +84,11 @@ fn levels_that_are_not_here_are_named() {
 
 #[test]
 fn a_reader_who_leaves_is_no_error() {
-    for args in [&["inspect", TINY][..], &["run", TINY, "--tokens", "1", "-n", "20", "--ignore-eos"], &["bench", TINY, "-p", "4", "-n", "1", "-r", "1"]] {
+    for args in [
+        &["inspect", TINY][..],
+        &["run", TINY, "--tokens", "1", "-n", "20", "--ignore-eos"],
+        &["bench", TINY, "-p", "4", "-n", "1", "-r", "1"],
+    ] {
         let mut child = command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hob runs");
         drop(child.stdout.take());
         let output = child.wait_with_output().expect("hob ends");

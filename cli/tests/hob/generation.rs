@@ -64,7 +64,10 @@ fn logits_are_a_numpy_file_whose_maximum_is_the_greedy_token() {
 
 #[test]
 fn a_chat_from_a_pipe_answers_obeys_and_leaves() {
-    let done = hob_reads(&["chat", TINY, "-n", "3", "--temp", "0"], "Hello \\\nthere\n\n/system Be brief.\n/system\n/nonsense\n/stats\n/clear\n/help\n/exit\nnever\n");
+    let done = hob_reads(
+        &["chat", TINY, "-n", "3", "--temp", "0"],
+        "Hello \\\nthere\n\n/system Be brief.\n/system\n/nonsense\n/stats\n/clear\n/help\n/exit\nnever\n",
+    );
     assert!(done.err.contains("no command is called /nonsense"), "{}", done.err);
     for text in [" tok at ", "Be brief.\n", "\ncontext ", "forgotten", "/exit"] {
         assert!(done.err.contains(text), "{text}: {}", done.err);
@@ -77,7 +80,8 @@ fn a_chat_from_a_pipe_answers_obeys_and_leaves() {
 fn bench_reports_in_three_forms() {
     let bench = |more: &[&str]| hob(&[&["bench", TINY, "-p", "8,4", "-n", "3", "-d", "0,5", "-r", "2", "-t", "1"][..], more].concat());
     let rows = bench(&["-o", "json"]).json();
-    let tests: Vec<(u64, u64, u64)> = rows.as_array().expect("a list").iter().map(|row| (count(row, "n_prompt"), count(row, "n_gen"), count(row, "n_depth"))).collect();
+    let tests: Vec<(u64, u64, u64)> =
+        rows.as_array().expect("a list").iter().map(|row| (count(row, "n_prompt"), count(row, "n_gen"), count(row, "n_depth"))).collect();
     assert_eq!(tests, [(8, 0, 0), (4, 0, 0), (0, 3, 0), (8, 0, 5), (4, 0, 5), (0, 3, 5)]);
     for row in rows.as_array().expect("a list") {
         assert_eq!((row["samples_ts"].as_array().map(Vec::len), count(row, "n_threads")), (Some(2), 1));

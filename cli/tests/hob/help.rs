@@ -40,7 +40,10 @@ fn what_the_readme_says_can_be_typed() {
         let command = rest.split([' ', '`']).next().unwrap_or_default();
         let help = hob(&[command, "--help"]).fine();
         for flag in rest.split_whitespace().filter(|word| word.starts_with('-') && word.len() > 1) {
-            assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag},")) || help.contains(&format!("{flag}\n")), "{line}");
+            assert!(
+                help.contains(&format!("{flag} ")) || help.contains(&format!("{flag},")) || help.contains(&format!("{flag}\n")),
+                "{line}"
+            );
         }
         seen += 1;
     }

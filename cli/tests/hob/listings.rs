@@ -7,11 +7,14 @@ use super::{TINY, hob, hob_reads, scratch};
 #[test]
 fn inspect_lists_card_types_metadata_and_tensors() {
     let text = hob(&["inspect", TINY]).fine();
-    for part in ["\nArchitecture\n", "\nTypes\n", "\nMetadata\n", "\nTensors", "bits/weight", "  general.architecture", "  token_embd.weight"] {
+    for part in
+        ["\nArchitecture\n", "\nTypes\n", "\nMetadata\n", "\nTensors", "bits/weight", "  general.architecture", "  token_embd.weight"]
+    {
         assert!(text.contains(part), "{part:?} is missing in\n{text}");
     }
     let object = hob(&["inspect", TINY, "--json"]).json();
-    let sum = |key: &str, of: &str| object[key].as_array().expect("a list").iter().map(|item| item[of].as_u64().expect("a count")).sum::<u64>();
+    let sum =
+        |key: &str, of: &str| object[key].as_array().expect("a list").iter().map(|item| item[of].as_u64().expect("a count")).sum::<u64>();
     assert_eq!(object["bytes"], json!(sum("tensors", "bytes")));
     assert_eq!(object["bytes"], json!(sum("types", "bytes")));
     assert_eq!(sum("types", "tensors"), object["tensors"].as_array().expect("a list").len() as u64);
@@ -74,7 +77,8 @@ fn jsonl_keeps_the_line_and_adds_ids() {
 #[test]
 fn a_template_renders_its_prompt_alone() {
     let template = scratch("plain.jinja");
-    std::fs::write(&template, "{{ bos_token }}{% for m in messages %}\n<{{ m.role }}> {{ m.content }}\n{% endfor %}{{ name }}").expect("written");
+    std::fs::write(&template, "{{ bos_token }}{% for m in messages %}\n<{{ m.role }}> {{ m.content }}\n{% endfor %}{{ name }}")
+        .expect("written");
     let case = r#"{"messages": [{"role": "user", "content": "Grüezi"}], "kwargs": {"name": "Vreni"}, "bos_token": "<s>"}"#;
     let file = scratch("case.json");
     std::fs::write(&file, case).expect("written");
