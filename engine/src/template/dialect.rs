@@ -1,12 +1,15 @@
-//! The two places where transformers' Jinja is not minijinja's, bridged in the source before it is compiled:
+//! The places where transformers' Jinja is not minijinja's, bridged in the source before it is compiled:
 //!
 //! ```text
 //! {% generation %} … {% endgeneration %}     →   {% with %} … {% endwith %}        marks what the model said; a scope, no text
 //! {% for x in EXPR if COND recursive %}      →   {% for x in (EXPR)|each if COND recursive %}
+//! {{ "<b>"|safe + name }}                    →   {{ ("<b>"|safe)|markup + (name)|markup }}                see markup.rs
 //! ```
 //!
 //! Python refuses to iterate over None, minijinja takes it for empty: the filter `each` refuses it too. Nothing else of the
 //! source changes, whitespace control included.
+
+use super::markup;
 
 /// The source in minijinja's dialect.
 pub(super) fn translate(source: &str) -> String {
@@ -29,6 +32,12 @@ pub(super) fn translate(source: &str) -> String {
                 out.push_str(&rest[..end]);
                 rest = &rest[end..];
             }
+        } else if tag.starts_with("{{") && tag.contains("safe") && tag.contains('+') {
+            let inside =
+                2 + usize::from(tag[2..].starts_with(['-', '+']))..tag.len() - 2 - usize::from(tag[..tag.len() - 2].ends_with(['-', '+']));
+            out.push_str(&tag[..inside.start]);
+            out.push_str(&markup::mark(&tag[inside.clone()]));
+            out.push_str(&tag[inside.end..]);
         } else {
             out.push_str(tag);
         }
@@ -148,6 +157,7 @@ mod tests {
             ("{# for x in y #}{{ 'for x in %}' }}", "{# for x in y #}{{ 'for x in %}' }}"),
             ("{% raw %}{% for x in y %}{% endraw %}", "{% raw %}{% for x in y %}{% endraw %}"),
             ("{{ {'a': {}} }}{% set x = '%}' %} {", "{{ {'a': {}} }}{% set x = '%}' %} {"),
+            ("{{- 'a'|safe + b -}}", "{{- ('a'|safe)|markup + (b)|markup -}}"),
             ("{% if generation %}é{% for", "{% if generation %}é{% for"),
         ];
         for (source, want) in cases {

@@ -9,6 +9,7 @@ mod builtin;
 mod clock;
 mod dialect;
 mod json;
+mod markup;
 mod python;
 
 use crate::error::{Error, Fault, Result};
@@ -24,6 +25,8 @@ use std::sync::Arc;
 
 /// Instructions that a rendering may take: a long conversation takes some hundred thousand.
 const FUEL: u64 = 20_000_000;
+/// Bytes that a rendering may have.
+const LARGEST: usize = 256 << 20;
 /// Bytes that a template's source may have; the longest known has 30 thousand.
 const LONGEST: usize = 1 << 20;
 
@@ -165,7 +168,10 @@ impl ChatTemplate {
     }
 
     /// One of hob's templates by the vocabulary, and its name with the reason.
-    fn guess(tokens: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(ChatTemplate, String)> {
+    ///
+    /// # Errors
+    /// None: the templates are tested.
+    pub fn guess(tokens: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(ChatTemplate, String)> {
         let mut seen = [0u32; BUILTINS.len()];
         for token in tokens {
             for (bits, builtin) in seen.iter_mut().zip(&BUILTINS) {
@@ -243,7 +249,26 @@ impl ChatTemplate {
     fn run(&self, mut variables: Vec<(String, Value)>, now: Moment) -> Result<String> {
         variables.push(("strftime_now".to_owned(), Value::from_function(move |format: &str| now.format(format))));
         let template = self.env.get_template(NAME).map_err(|e| fault(&e))?;
-        template.render(Value::from_pairs(variables)).map_err(|e| fault(&e))
+        let mut out = Bounded(Vec::new());
+        template.render_captured_to(Value::from_pairs(variables), &mut out).map_err(|e| fault(&e))?;
+        String::from_utf8(out.0).map_err(|_| Error::Template(Fault::at(NAME).found("text that is not UTF-8")))
+    }
+}
+
+/// Text that may not grow beyond [`LARGEST`].
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + text.len() > LARGEST {
+            return Err(std::io::Error::other(format!("the text grows beyond {} MB", LARGEST >> 20)));
+        }
+        self.0.extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

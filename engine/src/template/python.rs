@@ -24,7 +24,7 @@ pub(super) fn install(env: &mut Environment<'_>) {
     env.add_filter("items", items);
     env.add_filter("indent", indent);
     env.add_filter("list", |value: Value| each(value)?.try_iter().map(|items| items.collect::<Vec<Value>>()));
-    env.add_filter("safe", |value: Value| value);
+    env.add_filter("markup", markup);
     env.add_filter("eager_select", filters::select);
     env.add_filter("eager_reject", filters::reject);
     env.add_filter("eager_selectattr", filters::selectattr);
@@ -77,6 +77,25 @@ pub(super) fn is_slice(value: &Value) -> bool {
 /// What `for` walks over: anything but None.
 fn each(value: Value) -> Result<Value, Error> {
     if value.is_none() { Err(wrong("None is not iterable")) } else { Ok(value) }
+}
+
+/// An operand next to Markup: escaped as HTML unless it is Markup itself.
+fn markup(value: &Value) -> Value {
+    if value.is_safe() {
+        return value.clone();
+    }
+    let mut out = String::new();
+    for c in str(value).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            c => out.push(c),
+        }
+    }
+    Value::from_safe_string(out)
 }
 
 /// Python's generator, which `select`, `map` and their like return: it can be walked and listed, not measured or written.

@@ -46,7 +46,7 @@ const CASES: [(&str, &str, &str); 40] = [
     ("{{ x[0].content[0].text }}", r#"[{"content": [{"type": "text", "text": "t"}]}]"#, "t"),
     ("{% call(z) f() %}<{{ z }}>{% endcall %}{% macro f() %}{{ caller(1) }}{% endmacro %}", "1", ""),
     ("{{ x|unique|list }}{{ x|sort }}{{ x|reverse|list }}{{ x|sum }}{{ x|max }}", "[2, 1, 2]", "[2, 1][1, 2, 2][2, 1, 2]52"),
-    ("{{ x|tojson|safe }}{{ x|e }}", "\"<\"", "\"<\"&lt;"),
+    ("{{ x|tojson|safe }}{{ x|e }}{{ '<'|safe + x + '\\'' }}", "\"<\"", "\"<\"&lt;<&lt;&#39;"),
     ("{% set t %}a{{ x }}b{% endset %}{{ t }}{{ t|length }}", "1", "a1b3"),
     ("{# comment #}{% raw %}{{ x }}{% endraw %}{{- '\\n' -}}  ", "1", "{{ x }}\n"),
 ];
@@ -80,6 +80,7 @@ fn what_python_refuses_is_an_error() {
         "{{ [1].startswith('a') }}",
         "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% for i in range(100000) %}{{ 'abcdefgh' * 100000 }}{% endfor %}",
     ];
     for source in sources {
         let error = render(source, json!({"messages": [{}]})).expect_err(source);
