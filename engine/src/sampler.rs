@@ -277,10 +277,11 @@ impl Sampler {
         if self.temperature == 0.0 {
             return Ok(first);
         }
-        self.gather(logits);
-        self.cut_top_p(logits[first as usize]);
-        self.cut_min_p();
-        Ok(self.draw())
+        let highest = logits[first as usize];
+        let total = self.gather(logits, highest);
+        self.cut_top_p(highest, total);
+        self.cut_min_p(highest);
+        Ok(self.draw(highest))
     }
 
     fn penalizes(&self) -> bool {
@@ -303,26 +304,45 @@ impl Sampler {
         Ok(())
     }
 
-    /// Fills `candidates`: the top k in order, or everything in the order of ids where k keeps all.
-    fn gather(&mut self, logits: &[f32]) {
+    /// Fills `candidates`: the top k in order; or where k keeps all, those that min-p will keep, in the order of ids. Both
+    /// cuts to come take away the end of the same ranking, so it does not matter which is made first. Returns the sum of
+    /// the weights that top-p goes by: of the top k, or of everything.
+    fn gather(&mut self, logits: &[f32], highest: f32) -> f64 {
         let k = if self.top_k == 0 { logits.len() } else { self.top_k.min(logits.len()) };
         self.candidates.clear();
-        let all = logits.iter().zip(0u32..).map(|(&logit, token)| Candidate { logit, token });
-        if k == logits.len() {
-            self.candidates.extend(all);
-            return;
+        self.weights.clear();
+        if k < logits.len() {
+            self.gather_top(logits, k);
+            self.weights.extend(self.candidates.iter().map(|c| exp(c.logit - highest)));
+        } else {
+            let floor = highest + self.reach();
+            let all = logits.iter().zip(0u32..).map(|(&logit, token)| Candidate { logit, token });
+            self.candidates.extend(all.filter(|c| c.logit >= floor));
+            if self.top_p < 1.0 {
+                self.weights.extend(logits.iter().map(|l| exp(l - highest)));
+            }
         }
-        // A buffer of a few times k, thinned whenever it is full: most logits cost one comparison. A later one that equals
-        // the k-th so far has a higher id, so it may be left out.
+        sum(&self.weights)
+    }
+
+    /// A buffer of a few times k, thinned whenever it is full: most logits cost part of a vector's comparison. A later one
+    /// that equals the k-th so far has a higher id, so it may be left out.
+    fn gather_top(&mut self, logits: &[f32], k: usize) {
         let room = (4 * k).max(256);
         let mut floor = f32::NEG_INFINITY;
-        for candidate in all {
-            if candidate.logit > floor || self.candidates.len() < k {
-                self.candidates.push(candidate);
-                if self.candidates.len() == room {
-                    self.candidates.select_nth_unstable_by(k - 1, by_rank);
-                    self.candidates.truncate(k);
-                    floor = self.candidates[k - 1].logit;
+        for (chunk, first) in logits.chunks(64).zip((0u32..).step_by(64)) {
+            let few = self.candidates.len() < k;
+            if !few && !chunk.iter().fold(false, |any, l| any | (*l > floor)) {
+                continue;
+            }
+            for (&logit, token) in chunk.iter().zip(first..) {
+                if logit > floor || self.candidates.len() < k {
+                    self.candidates.push(Candidate { logit, token });
+                    if self.candidates.len() == room {
+                        self.candidates.select_nth_unstable_by(k - 1, by_rank);
+                        self.candidates.truncate(k);
+                        floor = self.candidates[k - 1].logit;
+                    }
                 }
             }
         }
@@ -330,19 +350,22 @@ impl Sampler {
         self.candidates.truncate(k);
     }
 
-    /// Keeps the shortest run of candidates, best first, that holds `top_p` of the probability; they end up in order.
-    fn cut_top_p(&mut self, highest: f32) {
+    /// How far below the highest logit min-p reaches.
+    fn reach(&self) -> f32 {
+        if self.min_p > 0.0 { libm::logf(self.min_p) } else { f32::NEG_INFINITY }
+    }
+
+    /// Keeps the shortest run of candidates, best first, that holds `top_p` of `total`; they end up in order.
+    fn cut_top_p(&mut self, highest: f32, total: f64) {
         let all = self.candidates.len();
         if self.top_p >= 1.0 {
             return;
         }
-        self.weights.clear();
-        self.weights.extend(self.candidates.iter().map(|c| exp(c.logit - highest)));
-        let wanted = f64::from(self.top_p) * sum(&self.weights);
+        let wanted = f64::from(self.top_p) * total;
         let (mut sorted, mut reached) = (0, 0.0f64);
         while sorted < all {
-            // The next few are brought to the front and put in order; more of them each time.
-            let next = all.min(sorted + (4 * sorted).max(128));
+            // The next few are brought to the front and put in order; many more of them each time.
+            let next = all.min(sorted + (8 * sorted).max(256));
             if next < all {
                 self.candidates[sorted..].select_nth_unstable_by(next - sorted, by_rank);
             }
@@ -359,21 +382,14 @@ impl Sampler {
     }
 
     /// Keeps what is at least `min_p` times as probable as the best.
-    fn cut_min_p(&mut self) {
-        let highest = self.highest();
-        if self.min_p > 0.0 {
-            let floor = highest + libm::logf(self.min_p);
-            self.candidates.retain(|c| c.logit >= floor);
-        }
-    }
-
-    fn highest(&self) -> f32 {
-        self.candidates.iter().fold(f32::NEG_INFINITY, |m, c| m.max(c.logit))
+    fn cut_min_p(&mut self, highest: f32) {
+        let floor = highest + self.reach();
+        self.candidates.retain(|c| c.logit >= floor);
     }
 
     /// Temperature, and one draw over the candidates in their order.
-    fn draw(&mut self) -> Token {
-        let (highest, temperature) = (self.highest(), self.temperature);
+    fn draw(&mut self, highest: f32) -> Token {
+        let temperature = self.temperature;
         self.weights.clear();
         self.weights.extend(self.candidates.iter().map(|c| exp((c.logit - highest) / temperature)));
         let unit = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
@@ -395,7 +411,13 @@ impl Sampler {
 
 /// The id of the highest logit, the lowest of them where several are equal.
 fn argmax(logits: &[f32]) -> Result<Token> {
-    let highest = logits.iter().fold(f32::NEG_INFINITY, |m, &l| if l > m { l } else { m });
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for chunk in logits.chunks(16) {
+        for (lane, &l) in lanes.iter_mut().zip(chunk) {
+            *lane = if l > *lane { l } else { *lane };
+        }
+    }
+    let highest = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
     match logits.iter().position(|&l| l == highest) {
         Some(i) if highest.is_finite() => Ok(i as Token),
         Some(_) | None => Err(Error::Model(Fault::at("logits").expected("a finite number among them").found(highest))),
