@@ -373,7 +373,11 @@ impl<'a, T: Send> Disjoint<'a, T> {
     /// # Panics
     /// If `width` or `panel` is 0, or `out` is not whole rows.
     pub fn new(out: &'a mut [T], width: usize, panel: usize) -> Disjoint<'a, T> {
-        assert!(width > 0 && panel > 0 && out.len() % width == 0, "an output of {} in rows of {width}, panels of {panel}", out.len());
+        assert!(
+            width > 0 && panel > 0 && out.len().is_multiple_of(width),
+            "an output of {} in rows of {width}, panels of {panel}",
+            out.len()
+        );
         let rows = out.len() / width;
         let words = rows.div_ceil(64);
         let taken = (0..words * width.div_ceil(panel)).map(|_| AtomicU64::new(0)).collect();

@@ -86,7 +86,11 @@ fn stop_leaves_the_rest_out() {
         let cpu = Cpu { level: Level::best(), pool: &pool, stop: &stop };
         cpu.parallel(1000, &|_| match done.fetch_add(1, Ordering::SeqCst) {
             10 => stop.store(true, Ordering::SeqCst),
-            before if before > 10 => while !stop.load(Ordering::SeqCst) {},
+            before if before > 10 => {
+                while !stop.load(Ordering::SeqCst) {
+                    std::hint::spin_loop();
+                }
+            }
             _ => {}
         });
         assert!((11..=12).contains(&done.into_inner()));

@@ -164,6 +164,7 @@ impl<I: Isa, N: Number, const R: usize, const C: usize> Outlined<I> for ValuesOf
 
 /// Channels `at .. at + C·LANES` of R rows. Lanes beyond `value_dim` hold the next value's channels; nobody reads them.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // r and c count registers
 fn channels<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut Values<'_, N>, at: usize) {
     let Some(e) = it.e.first_chunk::<R>() else { return };
     let mut acc = [[isa.zero(); C]; R];

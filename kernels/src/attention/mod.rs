@@ -52,6 +52,9 @@ pub struct Lane<'a> {
 /// Query rows (query × head of a group) of a tile, where one query has no more.
 const TILE_ROWS: usize = 8 * ROWS;
 
+/// Numbers that [`split`] may keep at a time: 32 MB. Beyond, tiles stay whole.
+const PARTS_MOST: usize = 8 << 20;
+
 /// Attention of q `[tokens, heads, key_dim]`, the lanes' tokens one after the other, to out `[tokens, heads, value_dim]`.
 ///
 /// # Panics
@@ -62,7 +65,7 @@ pub fn attend(cpu: Cpu<'_>, attend: &Attend, q: &[f32], lanes: &[Lane<'_>], out:
     let items = work.tiles.len() * work.kv_heads;
     let chunks = work.tiles.iter().map(|tile| tile.chunks().len()).max().unwrap_or(0);
     let (width, panel) = (attend.heads * work.value_dim, work.group * work.value_dim);
-    if chunks < 2 || items >= 4 * cpu.threads() {
+    if chunks < 2 || items >= 4 * cpu.threads() || work.parts_len(chunks) > PARTS_MOST {
         let rows = Disjoint::new(out, width, panel);
         cpu.parallel(items, &|i| {
             // The last tiles of a prompt see the most: they go first.
@@ -76,8 +79,8 @@ pub fn attend(cpu: Cpu<'_>, attend: &Attend, q: &[f32], lanes: &[Lane<'_>], out:
 
 /// Every chunk of a tile is an item of its own; then the chunks of each row merge, in their order.
 fn split(cpu: Cpu<'_>, work: &Work<'_>, chunks: usize, out: &mut [f32]) {
-    let most = work.tiles.iter().map(|tile| tile.tokens).max().unwrap_or(0) * work.group;
-    let mut parts = vec![0f32; work.tiles.len() * work.kv_heads * chunks * most * work.part_len()];
+    let most = work.most_rows();
+    let mut parts = vec![0f32; work.parts_len(chunks)];
     cpu.parallel_chunks(&mut parts, most * work.part_len(), &|i, parts| {
         let (tile, head, chunk) = (&work.tiles[i / (work.kv_heads * chunks)], i / chunks % work.kv_heads, i % chunks);
         if chunk < tile.chunks().len() {
@@ -116,7 +119,7 @@ impl<'a> Work<'a> {
     fn new(attend: &'a Attend, q: &'a [f32], lanes: &[Lane<'a>]) -> Option<Work<'a>> {
         let first = lanes.first()?.store;
         let (kv_heads, key_dim, value_dim) = (first.kv_heads(), first.key_dim(), first.value_dim());
-        assert!(attend.heads > 0 && attend.heads % kv_heads == 0, "{} heads over {kv_heads}", attend.heads);
+        assert!(attend.heads > 0 && attend.heads.is_multiple_of(kv_heads), "{} heads over {kv_heads}", attend.heads);
         assert!(attend.window != Window::Sliding(0), "a window of nothing");
         let group = attend.heads / kv_heads;
         let per = (TILE_ROWS / group).max(1);
@@ -136,6 +139,16 @@ impl<'a> Work<'a> {
     /// `value_dim` up to a whole number of vectors.
     fn stride(&self) -> usize {
         self.value_dim.next_multiple_of(16)
+    }
+
+    /// Query rows of the largest tile.
+    fn most_rows(&self) -> usize {
+        self.tiles.iter().map(|tile| tile.tokens).max().unwrap_or(0) * self.group
+    }
+
+    /// Numbers of the parts of all tiles, each of `chunks`.
+    fn parts_len(&self, chunks: usize) -> usize {
+        self.tiles.len() * self.kv_heads * chunks * self.most_rows() * self.part_len()
     }
 
     /// Numbers of a [`Part`].

@@ -18,7 +18,7 @@ pub(crate) const EXP: [f32; 6] = [1.987_569_2e-4, 1.398_2e-3, 8.333_452e-3, 4.16
 /// exp is 0 below.
 pub(crate) const EXP_LEAST: f32 = -87.0;
 /// P of tanh, highest power first.
-pub(crate) const TANH: [f32; 5] = [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];
+pub(crate) const TANH: [f32; 5] = [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];
 /// tanh is a polynomial below.
 pub(crate) const TANH_SMALL: f32 = 0.625;
 /// Q of Φ, highest power first.
@@ -28,15 +28,15 @@ pub(crate) const PHI: [f32; 9] = [
     -1.252_812_6e-1,
     1.735_204_1e-1,
     -3.352_103_7e-2,
-    1.210_197_74e-1,
-    1.015_859_15e-1,
-    1.205_534_73e-1,
+    1.210_197_7e-1,
+    1.015_859_2e-1,
+    1.205_534_7e-1,
     1.196_392_3e-1,
 ];
 /// y = 1/(1 + this·|x|)
 pub(crate) const PHI_STEP: f32 = 0.3;
 /// 2·√(2/π), of gelu's tanh form.
-pub(crate) const GELU_2U: f32 = 1.595_769_1;
+pub(crate) const GELU_2U: f32 = 1.595_769;
 /// The cubic term of gelu's tanh form.
 pub(crate) const GELU_CUBIC: f32 = 0.044_715;
 

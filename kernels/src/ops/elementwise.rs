@@ -19,7 +19,7 @@ pub fn add(cpu: Cpu<'_>, x: &mut [f32], y: &[f32]) {
 /// # Panics
 /// If x is not whole rows.
 pub fn add_bias(cpu: Cpu<'_>, x: &mut [f32], bias: &[f32]) {
-    assert!(!bias.is_empty() && x.len() % bias.len() == 0, "{} values in rows of {}", x.len(), bias.len());
+    assert!(!bias.is_empty() && x.len().is_multiple_of(bias.len()), "{} values in rows of {}", x.len(), bias.len());
     let n = piece(cpu, x.len(), bias.len(), CHEAP);
     cpu.parallel_chunks(x, n, &|_, x| x.chunks_exact_mut(bias.len()).for_each(|x| vectorize(cpu.level, Both { f: Add, y: bias, x })));
 }

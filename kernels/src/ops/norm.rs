@@ -53,7 +53,10 @@ pub fn softmax(cpu: Cpu<'_>, x: &mut [f32], width: usize) {
 }
 
 fn check(x: usize, out: usize, width: usize, weight: usize) {
-    assert!(width > 0 && x % width == 0 && out == x && weight == width, "{x} values to {out}, rows of {width}, weights of {weight}");
+    assert!(
+        width > 0 && x.is_multiple_of(width) && out == x && weight == width,
+        "{x} values to {out}, rows of {width}, weights of {weight}"
+    );
 }
 
 /// The last, incomplete 16 of a row, `blank` where there are none.

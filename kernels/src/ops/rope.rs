@@ -13,8 +13,8 @@ use crate::isa::{Isa, Op, vectorize};
 #[allow(clippy::too_many_arguments)]
 pub fn rope(cpu: Cpu<'_>, x: &mut [f32], heads: usize, head_dim: usize, rotary: usize, pairing: Pairing, cos: &[f32], sin: &[f32]) {
     let (width, half) = (heads * head_dim, rotary / 2);
-    assert!(rotary % 2 == 0 && rotary <= head_dim, "{rotary} channels of {head_dim} to rotate");
-    assert!(width > 0 && x.len() % width == 0, "{} values in rows of {width}", x.len());
+    assert!(rotary.is_multiple_of(2) && rotary <= head_dim, "{rotary} channels of {head_dim} to rotate");
+    assert!(width > 0 && x.len().is_multiple_of(width), "{} values in rows of {width}", x.len());
     let tokens = x.len() / width;
     assert!(cos.len() == tokens * half && sin.len() == cos.len(), "{tokens} tokens, {} cosines, {} sines", cos.len(), sin.len());
     if half == 0 {

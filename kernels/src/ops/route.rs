@@ -15,7 +15,7 @@ use crate::pool::Disjoint;
 /// If `k` is 0 or more than `experts`, or lengths do not fit together.
 pub fn route(cpu: Cpu<'_>, logits: &[f32], experts: usize, router: &Router, bias: Option<&[f32]>, ids: &mut [u32], weights: &mut [f32]) {
     let k = router.k;
-    assert!(k > 0 && k <= experts && logits.len() % experts == 0, "{k} of {experts} experts, {} logits", logits.len());
+    assert!(k > 0 && k <= experts && logits.len().is_multiple_of(experts), "{k} of {experts} experts, {} logits", logits.len());
     assert!(ids.len() == logits.len() / experts * k && weights.len() == ids.len(), "{} ids, {} weights", ids.len(), weights.len());
     assert!(bias.is_none_or(|b| b.len() == experts), "a bias for each expert");
     let tokens = logits.len() / experts;
@@ -138,7 +138,7 @@ pub fn group_by_expert(ids: &[u32], experts: usize, offsets: &mut Vec<u32>, slot
 /// # Panics
 /// If lengths do not fit together.
 pub fn combine(cpu: Cpu<'_>, y: &[f32], weights: &[f32], k: usize, width: usize, out: &mut [f32]) {
-    assert!(k > 0 && width > 0 && out.len() % width == 0, "{} values in rows of {width}", out.len());
+    assert!(k > 0 && width > 0 && out.len().is_multiple_of(width), "{} values in rows of {width}", out.len());
     let tokens = out.len() / width;
     assert!(weights.len() == tokens * k && y.len() == tokens * k * width, "{tokens} tokens, {} weights, {} values", weights.len(), y.len());
     let n = piece(cpu, out.len(), width, CHEAP);
