@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let threads = setting("HOB_BENCH_THREADS", Pool::default_threads());
     let mut out = std::io::stdout().lock();
     for (level, what, value, unit) in found {
-        match writeln!(out, "{day},{commit},\"{machine}\",{threads},{level},{what},{value:.2},{unit},,") {
+        match writeln!(out, "{day},{commit},\"{machine}\",{threads},{level},{what},{value:.4},{unit},,") {
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
             result => result?,
         }
