@@ -146,6 +146,10 @@ impl<D: Dot> Isa for Neon<D> {
         unsafe { vst1q_f32(out.as_mut_ptr(), v) }
     }
     #[inline(always)]
+    fn prefetch<T>(self, x: &T) {
+        prefetch(std::ptr::from_ref(x).cast());
+    }
+    #[inline(always)]
     fn load_f16(self, x: &[u16]) -> float32x4_t {
         let x = &x[..4];
         unsafe { widen(vld1_u16(x.as_ptr())) }
@@ -227,6 +231,10 @@ impl<D: Dot> Isa for Neon<D> {
     #[inline(always)]
     fn select(self, mask: uint32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
         unsafe { vbslq_f32(mask, yes, no) }
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: float32x4_t) -> f32 {
+        unsafe { vmaxvq_f32(v) }
     }
     #[inline(always)]
     fn reduce_add(self, v: float32x4_t) -> f32 {

@@ -49,6 +49,10 @@ impl Isa for Zmm {
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
     }
     #[inline(always)]
+    fn prefetch<T>(self, x: &T) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(x).cast()) };
+    }
+    #[inline(always)]
     fn load_f16(self, x: &[u16]) -> __m512 {
         let x = &x[..16];
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
@@ -130,6 +134,10 @@ impl Isa for Zmm {
     #[inline(always)]
     fn select(self, mask: __mmask16, yes: __m512, no: __m512) -> __m512 {
         unsafe { _mm512_mask_blend_ps(mask, no, yes) }
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(v) }
     }
     #[inline(always)]
     fn reduce_add(self, v: __m512) -> f32 {
