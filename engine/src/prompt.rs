@@ -8,7 +8,8 @@
 //!
 //! The template renders the messages with every control token's spelling in them replaced by a mark; the text between the
 //! marks is encoded with control tokens, the marked spellings without. Where nothing needs a mark, which is nearly always, this
-//! is the rendering encoded as a whole, as everyone does it. The template sees marks in place of those spellings; in the
+//! is the rendering encoded as a whole, as everyone does it. (A vocabulary that begins every text with a space puts one after a
+//! mark as well.) The template sees marks in place of those spellings; in the
 //! model's own messages, markers of its thinking are left, as templates cut it out by them.
 
 use crate::error::Result;

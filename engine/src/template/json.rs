@@ -46,13 +46,10 @@ pub(super) fn value(json: &serde_json::Value) -> Value {
 
 /// The filter.
 pub(super) fn tojson(value: &Value, indent: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
-    let indent = match indent.or(kwargs.get::<Option<Value>>("indent")?).filter(|v| !v.is_none()) {
-        None => None,
-        Some(v) => Some(match v.as_str() {
-            Some(text) => text.to_owned(),
-            None => " ".repeat(usize::try_from(v).unwrap_or(0).min(64)),
-        }),
-    };
+    let indent = indent.or(kwargs.get::<Option<Value>>("indent")?).filter(|v| !v.is_none()).map(|v| match v.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(usize::try_from(v).unwrap_or(0).min(64)),
+    });
     let (mut item, mut key) = (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned());
     if let Some(separators) = kwargs.get::<Option<Value>>("separators")?.filter(|v| !v.is_none()) {
         (item, key) = (separators.get_item_by_index(0)?.to_string(), separators.get_item_by_index(1)?.to_string());
