@@ -102,6 +102,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     };
     let interrupts = Interrupts::install();
     let model = args.machine.open(&path, Purpose::Chat)?;
+    args.sampling.notice(model.sampling()).iter().for_each(|notice| note_dim(notice));
     let mut chat = model.chat().sampling(args.sampling.sampling());
     if let Some(text) = args.system {
         chat = chat.system(text);

@@ -150,6 +150,23 @@ impl SamplingFlags {
             ..Sampling::default()
         }
     }
+
+    /// What the file sets and the flags leave alone, as a sentence.
+    pub(crate) fn notice(&self, file: &Sampling) -> Option<String> {
+        fn taken<T: ToString>(name: &str, flag: Option<T>, file: Option<T>) -> Option<String> {
+            let value = if flag.is_some() { None } else { file };
+            value.map(|value| format!("{name} {}", value.to_string()))
+        }
+        let settings = [
+            taken("temperature", self.temp, file.temperature),
+            taken("top-k", self.top_k, file.top_k),
+            taken("top-p", self.top_p, file.top_p),
+            taken("min-p", self.min_p, file.min_p),
+            taken("repeat-penalty", self.repeat_penalty, file.repeat_penalty),
+        ];
+        let settings: Vec<String> = settings.into_iter().flatten().collect();
+        if settings.is_empty() { None } else { Some(format!("sampling as the file recommends: {}", settings.join(", "))) }
+    }
 }
 
 /// The type of a cache's numbers, by name.
@@ -226,6 +243,15 @@ mod tests {
         let line = ["hob", "logits", "-ub", "7", "-ctk", "f32", "-u", "--", "-ub"].map(Into::into);
         let want = ["hob", "logits", "--micro-batch", "7", "--cache-type-k", "f32", "-u", "--", "-ub"];
         assert_eq!(spelled_out(line.into_iter()), want.map(std::ffi::OsString::from));
+    }
+
+    #[test]
+    fn what_the_file_sets_is_said_unless_a_flag_overrides_it() {
+        let flags = |temp| SamplingFlags { seed: None, temp, top_k: None, top_p: None, min_p: None, repeat_penalty: None };
+        let file = Sampling::default().temperature(0.6).top_k(20);
+        assert_eq!(flags(None).notice(&file).as_deref(), Some("sampling as the file recommends: temperature 0.6, top-k 20"));
+        assert_eq!(flags(Some(0.0)).notice(&file).as_deref(), Some("sampling as the file recommends: top-k 20"));
+        assert_eq!(flags(None).notice(&Sampling::default()), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use hob::tokenizer::Token;
 
 use crate::failure::Failure;
 use crate::flags::{Machine, Purpose};
+use crate::interrupt::Interrupts;
 use crate::npy::NpyWriter;
 use crate::terminal::Waiting;
 
@@ -35,8 +36,11 @@ pub(crate) struct Args {
 
 /// Runs `hob logits`.
 pub(crate) fn run(args: Args, _: &mut dyn Write) -> Result<(), Failure> {
+    let interrupts = Interrupts::install();
     let model = args.machine.open(&args.model, Purpose::Tokens)?;
     let mut session = model.session()?;
+    let canceller = session.canceller();
+    let _guard = interrupts.guard(move || canceller.cancel());
     let refused = |source| Error::Io { path: args.out.clone(), source };
     let (rows, columns) = (args.tokens.len(), model.config().vocab);
     let _waiting = Waiting::on("computing".into());

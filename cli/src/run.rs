@@ -76,6 +76,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     refuse_misuse(&args, &prompt)?;
     let purpose = if matches!(prompt, Prompt::Turn(_)) { Purpose::Chat } else { Purpose::Tokens };
     let model = args.machine.build(gguf, purpose)?;
+    args.sampling.notice(model.sampling()).iter().for_each(|notice| note_dim(notice));
     let (ending, stats, end) = match prompt {
         Prompt::Turn(text) => turn(&args, &model, &text, &interrupts, out)?,
         Prompt::Text(text) => {

@@ -79,3 +79,8 @@ pub use model::{Model, ModelOptions, default_threads};
 pub use sampler::{Sampler, Sampling};
 pub use template::{ChatTemplate, Message, Role};
 pub use tokenizer::Token;
+
+/// The README's program, compiled with the doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
