@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use hob::Canceller;
 use hob::gguf::Gguf;
 use hob::quantize::{Existing, FileType, QuantizeOptions, quantize};
 
 use crate::failure::Failure;
 use crate::flags::at_least_one;
+use crate::interrupt::Interrupts;
 use crate::terminal::{note_dim, progress};
 use crate::units;
 
@@ -53,6 +55,10 @@ pub(crate) fn run(args: Args, _: &mut dyn Write) -> Result<(), Failure> {
     if let Some(threads) = args.threads {
         options = options.threads(threads);
     }
+    let canceller = Canceller::default();
+    options = options.canceller(canceller.clone());
+    let interrupts = Interrupts::install();
+    let _guard = interrupts.guard(move || canceller.cancel());
     let bar = progress(100, args.kind.name());
     let report = quantize(&gguf, &args.to, options, |at| {
         bar.set_position(100 * at.done / at.total.max(1));

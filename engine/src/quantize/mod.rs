@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hob_kernels::{Cpu, Format, Level, Pool, format};
 
+use crate::batch::Canceller;
 use crate::gguf::{Gguf, GgufBody, GgufWriter, TensorInfo, TensorType};
 use crate::{Error, Fault, Result};
 pub use mix::FileType;
@@ -32,17 +33,25 @@ pub struct QuantizeOptions {
     pub threads: usize,
     /// What to do where the new file's name is taken.
     pub existing: Existing,
+    /// Stops the work from another thread.
+    pub canceller: Canceller,
 }
 
 impl QuantizeOptions {
     /// A file of this kind, made with a thread a core, under a name that is free.
     pub fn new(kind: FileType) -> QuantizeOptions {
-        QuantizeOptions { kind, threads: Pool::default_threads(), existing: Existing::Refuse }
+        QuantizeOptions { kind, threads: Pool::default_threads(), existing: Existing::Refuse, canceller: Canceller::default() }
     }
 
     /// Sets the number of threads.
     pub fn threads(mut self, threads: usize) -> QuantizeOptions {
         self.threads = threads;
+        self
+    }
+
+    /// Sets what stops the work from another thread.
+    pub fn canceller(mut self, canceller: Canceller) -> QuantizeOptions {
+        self.canceller = canceller;
         self
     }
 
@@ -150,8 +159,8 @@ const LARGEST: f32 = 65504.0;
 ///
 /// # Errors
 /// [`Error::Input`] where `dst` is the source itself, a folder, or taken; [`Error::Unsupported`] for a source type that hob cannot read,
-/// [`Error::Model`] for weights that are not finite or too large, [`Error::Io`] where the system refuses (the disk is full). Nothing
-/// is left behind then, and what `dst` was before is untouched.
+/// [`Error::Model`] for weights that are not finite or too large, [`Error::Io`] where the system refuses (the disk is full),
+/// [`Error::Cancelled`]. Nothing is left behind then, and what `dst` was before is untouched.
 pub fn quantize(src: &Gguf, dst: impl AsRef<Path>, options: QuantizeOptions, mut progress: impl FnMut(Progress<'_>)) -> Result<Report> {
     let dst = dst.as_ref();
     check_destination(src, dst, options.existing)?;
@@ -181,7 +190,7 @@ pub fn quantize(src: &Gguf, dst: impl AsRef<Path>, options: QuantizeOptions, mut
     let io = |source| Error::Io { path: dst.to_owned(), source };
     let mut body = writer.start(BufWriter::with_capacity(1 << 20, &part.file)).map_err(io)?;
     let pool = Pool::new(options.threads);
-    let mut convert = Convert { cpu: Cpu::new(Level::best(), &pool), out: Vec::new() };
+    let mut convert = Convert { cpu: Cpu::new(Level::best(), &pool), out: Vec::new(), canceller: &options.canceller };
     let (mut done, tensors, total) = (0, plan.len(), report.weights);
     for (index, (tensor, (to, _))) in src.tensors().zip(&plan).enumerate() {
         let mut step = |n: u64| {
@@ -262,9 +271,10 @@ impl Drop for Part {
     }
 }
 
-/// What goes wrong inside a tensor: with the weights, or with the disk.
+/// What ends the work inside a tensor: its weights, the disk, or the canceller.
 enum Trouble {
     Weights(Error),
+    Cancelled,
     Io(io::Error),
 }
 
@@ -272,6 +282,7 @@ impl Trouble {
     fn or_io(self, path: &Path) -> Error {
         match self {
             Trouble::Weights(error) => error,
+            Trouble::Cancelled => Error::Cancelled,
             Trouble::Io(source) => Error::Io { path: path.to_owned(), source },
         }
     }
@@ -281,6 +292,7 @@ impl Trouble {
 struct Convert<'a> {
     cpu: Cpu<'a>,
     out: Vec<u8>,
+    canceller: &'a Canceller,
 }
 
 impl Convert<'_> {
@@ -301,6 +313,9 @@ impl Convert<'_> {
         let sizes = |format: Format, weights: usize| weights / format.block_len() * format.block_bytes();
         let wrong = AtomicU64::new(u64::MAX);
         for (b, bytes) in bytes.chunks(sizes(from, batch)).enumerate() {
+            if self.canceller.is_cancelled() {
+                return Err(Trouble::Cancelled);
+            }
             let weights = bytes.len() / from.block_bytes() * from.block_len();
             self.out.resize(sizes(to, weights), 0);
             self.cpu.parallel_chunks(&mut self.out, sizes(to, piece), &|i, out| {

@@ -143,6 +143,17 @@ fn a_taken_name_is_refused_unless_it_may_be_replaced() {
 }
 
 #[test]
+fn a_cancel_leaves_nothing_behind() {
+    let (src, file) = (model(noise), Scratch::new("cancelled"));
+    let stop = Canceller::new();
+    let options = QuantizeOptions::new(FileType::Q4_0).canceller(stop.clone());
+    let error = quantize(&src, &file.0, options, |_| stop.cancel()).unwrap_err();
+    assert!(matches!(error, Error::Cancelled) && !file.0.exists(), "{error}");
+    let left = fs::read_dir(file.0.parent().unwrap()).unwrap().flatten().filter(|e| e.path().to_string_lossy().contains("-cancelled.gguf"));
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
 fn weights_that_no_format_holds_are_named() {
     for (bad, found) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (1e6, "1000000")] {
         let (src, file) = (model(|i| if i == 300 { bad } else { noise(i) }), Scratch::new("bad"));
@@ -166,7 +177,7 @@ fn a_full_disk_is_an_error_with_a_path() {
     writer.tensor(&tensor.name, &tensor.dims, TensorType::F16).unwrap();
     let mut body = writer.start(BufWriter::with_capacity(1 << 10, full)).unwrap();
     let pool = Pool::new(1);
-    let mut convert = Convert { cpu: Cpu::new(Level::best(), &pool), out: Vec::new() };
+    let mut convert = Convert { cpu: Cpu::new(Level::best(), &pool), out: Vec::new(), canceller: &Canceller::new() };
     let trouble = convert.tensor(&src, tensor, TensorType::F16, &mut body, &mut |_| ()).err().unwrap();
     let message = trouble.or_io(Path::new("out.gguf")).to_string();
     assert!(message.starts_with("out.gguf: No space left"), "{message}");
