@@ -2,7 +2,7 @@
 //! iterator that continues it.
 //!
 //! ```text
-//! tokens  t0 t1 … t511 | t512 … t1023 | … tn          feed: micro-batches; logits of the last token only
+//! tokens  t0 t1 … t255 | t256 … t511 | … tn          feed: micro-batches; logits of the last token only
 //! cache   ─────────────────────────────────▶ tn       generate: sample tn+1, hand it out, compute it when asked for more
 //! ```
 //!

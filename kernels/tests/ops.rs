@@ -99,12 +99,12 @@ fn elementwise() {
             });
         }
         for act in Activation::ALL {
-            let (mut expected, mut activated) = (vec![0.0; x.len()], x.clone());
-            naive::ops::glu(act, &x, &y, &mut expected);
+            let (mut expected, mut activated) = (x.clone(), x.clone());
+            naive::ops::glu(act, &mut expected, &y);
             naive::ops::activate(act, &mut activated);
             everywhere(|cpu| {
-                let (mut out, mut place) = (vec![0.0; x.len()], x.clone());
-                ops::glu(cpu, act, &x, &y, &mut out);
+                let (mut out, mut place) = (x.clone(), x.clone());
+                ops::glu(cpu, act, &mut out, &y);
                 ops::activate(cpu, act, &mut place);
                 equal(&out, &expected, &format!("glu {act:?} [{rows}, {width}] {}", cpu.level));
                 equal(&place, &activated, &format!("activate {act:?} [{rows}, {width}] {}", cpu.level));

@@ -116,8 +116,6 @@ pub struct Step {
     /// Per slot: `[slots, ff]`, `[slots, ff]`, `[slots, width]`.
     gate: Tensor,
     up: Tensor,
-    /// What a gate and its activation make, `[tokens or slots, ff]`.
-    hidden: Tensor,
     down: Tensor,
 }
 
@@ -283,9 +281,7 @@ impl Backend for CpuBackend {
     }
 
     fn glu(&self, step: &mut Step, activation: Activation, gate: &mut Tensor, up: &Tensor) {
-        let Step { stop, hidden, .. } = step;
-        ops::glu(self.cpu(stop), activation, gate.values(), up.values(), hidden.shape(gate.rows, gate.width));
-        std::mem::swap(gate, hidden);
+        ops::glu(self.cpu(&step.stop), activation, gate.values_mut(), up.values());
     }
 
     fn activate(&self, step: &mut Step, activation: Activation, x: &mut Tensor) {
@@ -302,7 +298,7 @@ impl Backend for CpuBackend {
     }
 
     fn experts(&self, step: &mut Step, x: &Tensor, experts: &ExpertWeights<Self>, out: &mut Tensor) {
-        let Step { stop, inputs, offsets, slots, k, gate, up, hidden, down, weights, .. } = step;
+        let Step { stop, inputs, offsets, slots, k, gate, up, down, weights, .. } = step;
         let cpu = self.cpu(stop);
         let groups = Groups { offsets, slots, k: *k };
         let n = x.rows * *k;
@@ -313,8 +309,8 @@ impl Backend for CpuBackend {
             ExpertProduct { weights: matrix(&experts.up), out: up.shape(n, ff) },
         ];
         matmul::matmul_experts(cpu, inputs, groups, InputRow::Token, experts.count, &mut products);
-        ops::glu(cpu, experts.activation, gate.values(), up.values(), hidden.shape(n, ff));
-        inputs.set(cpu, hidden.values(), ff, [experts.down.format].into_iter());
+        ops::glu(cpu, experts.activation, gate.values_mut(), up.values());
+        inputs.set(cpu, gate.values(), ff, [experts.down.format].into_iter());
         let mut products = [ExpertProduct { weights: matrix(&experts.down), out: down.shape(n, x.width) }];
         matmul::matmul_experts(cpu, inputs, groups, InputRow::Slot, experts.count, &mut products);
         ops::combine(cpu, down.values(), weights, *k, x.width, out.shape(x.rows, x.width));

@@ -75,11 +75,9 @@ pub fn activation(act: Activation, x: f32) -> f32 {
     }
 }
 
-/// `out = act(gate) · up`
-pub fn glu(act: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for (i, out) in out.iter_mut().enumerate() {
-        *out = activation(act, gate[i]) * up[i];
-    }
+/// `gate = act(gate) · up`
+pub fn glu(act: Activation, gate: &mut [f32], up: &[f32]) {
+    gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = activation(act, *gate) * up);
 }
 
 /// `x = act(x)`

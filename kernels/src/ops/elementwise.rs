@@ -36,17 +36,14 @@ pub fn softcap(cpu: Cpu<'_>, x: &mut [f32], cap: f32) {
     cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Each { f: Softcap(cap), x }));
 }
 
-/// `out = act(gate) · up`
+/// `gate = act(gate) · up`
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn glu(cpu: Cpu<'_>, act: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    assert!(gate.len() == out.len() && up.len() == out.len(), "gate, up and out of different lengths");
-    let n = piece(cpu, out.len(), 16, DEAR);
-    cpu.parallel_chunks(out, n, &|i, out| {
-        let (gate, up) = (&gate[i * n..][..out.len()], &up[i * n..][..out.len()]);
-        vectorize(cpu.level, Glu { act, gate, up, out });
-    });
+pub fn glu(cpu: Cpu<'_>, act: Activation, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "gate and up of different lengths");
+    let n = piece(cpu, gate.len(), 16, DEAR);
+    cpu.parallel_chunks(gate, n, &|i, gate| vectorize(cpu.level, Both { f: act, y: &up[i * n..][..gate.len()], x: gate }));
 }
 
 /// `x = act(x)`
@@ -158,25 +155,9 @@ impl<F: Binary> Op for Both<'_, F> {
 }
 
 /// `out = act(gate) · up`
-struct Glu<'a> {
-    act: Activation,
-    gate: &'a [f32],
-    up: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl Op for Glu<'_> {
-    type Output = ();
-
+impl Binary for Activation {
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let mut outs = self.out.chunks_exact_mut(I::LANES);
-        let (gates, ups) = (self.gate.chunks_exact(I::LANES), self.up.chunks_exact(I::LANES));
-        let (gate_rest, up_rest) = (gates.remainder(), ups.remainder());
-        for ((out, gate), up) in (&mut outs).zip(gates).zip(ups) {
-            isa.store(isa.mul(self.act.of(isa, isa.load(gate)), isa.load(up)), out);
-        }
-        let rest = isa.mul(self.act.of(isa, isa.load_some(gate_rest)), isa.load_some(up_rest));
-        isa.store_some(rest, outs.into_remainder());
+    fn of<I: Isa>(&self, isa: I, x: I::F, y: I::F) -> I::F {
+        isa.mul(Unary::of(self, isa, x), y)
     }
 }
