@@ -103,7 +103,10 @@ fn elementwise(cpu: Cpu<'_>) {
         row("rope adjacent", n, &mut || ops::rope(cpu, &mut x, 32, 128, 128, Pairing::Adjacent, &cos, &sin));
         row("rope halves", n, &mut || ops::rope(cpu, &mut x, 32, 128, 128, Pairing::Halves, &cos, &sin));
         for act in [Activation::Silu, Activation::GeluTanh, Activation::Gelu] {
-            row(&format!("glu {act:?}"), tokens * wide, &mut || ops::glu(cpu, act, &gate, &up, &mut out));
+            row(&format!("glu {act:?} and a copy"), tokens * wide, &mut || {
+                out.copy_from_slice(&gate);
+                ops::glu(cpu, act, &mut out, &up);
+            });
         }
     }
     let (n, mut x) = (128_256, numbers(128_256));
