@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use hob::model::DEFAULT_MICRO_BATCH;
 use hob::tokenizer::Token;
 use hob::{Level, Model, Session};
 
@@ -50,7 +51,7 @@ pub(crate) struct Args {
     #[arg(short = 'b', long, value_name = "N", value_delimiter = ',', default_value = "2048", value_parser = at_least_one)]
     batch_size: Vec<usize>,
     /// Tokens computed together (-ub)
-    #[arg(long, visible_alias = "ubatch-size", value_name = "N", value_delimiter = ',', default_value = "512", value_parser = at_least_one)]
+    #[arg(long, visible_alias = "ubatch-size", value_name = "N", value_delimiter = ',', default_values_t = [DEFAULT_MICRO_BATCH], value_parser = at_least_one)]
     micro_batch: Vec<usize>,
     /// Numbers in the key cache (-ctk)
     #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "f16")]

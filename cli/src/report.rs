@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use hob::model::DEFAULT_MICRO_BATCH;
 use serde_json::{Map, Value, json};
 
 use crate::table::{Markdown, Side};
@@ -89,18 +90,21 @@ pub(crate) struct Report<'a> {
 /// A column that the table has only where its value is not the usual one for every test.
 type Column = (&'static str, fn(&Test) -> String);
 
-const EXTRA: [(Column, &str); 4] = [
-    (("n_batch", |t| t.batch.to_string()), "2048"),
-    (("n_ubatch", |t| t.micro_batch.to_string()), "512"),
-    (("type_k", |t| t.type_k.to_owned()), "f16"),
-    (("type_v", |t| t.type_v.to_owned()), "f16"),
+const EXTRA: [Column; 4] = [
+    ("n_batch", |t| t.batch.to_string()),
+    ("n_ubatch", |t| t.micro_batch.to_string()),
+    ("type_k", |t| t.type_k.to_owned()),
+    ("type_v", |t| t.type_v.to_owned()),
 ];
+
+/// What needs no column: how hob runs unless told otherwise.
+const USUAL: Test =
+    Test { prompt: 0, generate: 0, depth: 0, threads: 0, batch: 2048, micro_batch: DEFAULT_MICRO_BATCH, type_k: "f16", type_v: "f16" };
 
 impl<'a> Report<'a> {
     /// Starts the report of `tests`.
     pub(crate) fn start(out: &'a mut dyn Write, form: Form, subject: Subject, tests: &[Test]) -> io::Result<Report<'a>> {
-        let extra: Vec<Column> =
-            EXTRA.iter().filter(|((_, value), usual)| tests.iter().any(|t| value(t) != *usual)).map(|(column, _)| *column).collect();
+        let extra: Vec<Column> = EXTRA.into_iter().filter(|(_, value)| tests.iter().any(|t| value(t) != value(&USUAL))).collect();
         let name_width = tests.iter().map(|t| t.name().len()).max().unwrap_or(0);
         let mut columns = vec![
             ("model", Side::Left, subject.kind.chars().count()),
@@ -223,7 +227,7 @@ mod tests {
     use super::*;
 
     fn test(prompt: usize, generate: usize, depth: usize) -> Test {
-        Test { prompt, generate, depth, threads: 2, batch: 2048, micro_batch: 512, type_k: "f16", type_v: "f16" }
+        Test { prompt, generate, depth, threads: 2, ..USUAL }
     }
 
     fn report(form: Form, outcomes: &[Outcome]) -> String {

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 /// A session's tokens where the caller does not say and the model was trained for more.
 const DEFAULT_CONTEXT: usize = 8192;
 /// Prompt tokens computed at once where the caller does not say.
-const DEFAULT_MICRO_BATCH: usize = 256;
+pub const DEFAULT_MICRO_BATCH: usize = 256;
 
 /// An open model. Cloning it shares it; it may be used from any number of threads.
 ///
