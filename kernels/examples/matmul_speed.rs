@@ -22,7 +22,9 @@ fn weights(format: Format, rows: usize, cols: usize) -> Option<Vec<u8>> {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         // No byte has bit 6: no half or float is infinite.
         let random = (state ^ state >> 29) & 0xbfbf_bfbf_bfbf_bfbf;
-        eight.copy_from_slice(&random.to_le_bytes()[..eight.len()]);
+        for (byte, random) in eight.iter_mut().zip(random.to_le_bytes()) {
+            *byte = random;
+        }
     }
     Some(bytes)
 }

@@ -289,8 +289,13 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// The odd (1, 3) signed bytes of each lane as two 16-bit halves.
     fn odd_bytes(self, v: Self::I) -> Self::I;
 
-    /// Lifts the register tile that suits this instruction set into constants.
+    /// Lifts the register tile that suits this instruction set and many tokens into constants.
     fn with_tile<T: Tiled>(self, tiled: T);
+    /// The same for few tokens (up to 8): weights stream through once, so one vector of rows.
+    #[inline(always)]
+    fn with_narrow_tile<T: Tiled>(self, tiled: T) {
+        tiled.run::<Self, 1, 4, 8>(self);
+    }
 }
 
 /// A computation whose register tile is the instruction set's own; see [`Isa::with_tile`].

@@ -16,22 +16,24 @@ pub(crate) struct Rows<'a> {
     stride: usize,
     row_bytes: usize,
     lanes: usize,
+    /// Rows to the ones that come next.
+    ahead: usize,
     bytes: PhantomData<&'a [u8]>,
 }
 
 impl<'a> Rows<'a> {
-    /// Rows `first .. first + lanes` of a matrix of rows of `row_bytes`.
+    /// Rows `first .. first + lanes` of a matrix of rows of `row_bytes`; those `ahead` of them come next.
     #[inline(always)]
-    pub(crate) fn each(bytes: &'a [u8], row_bytes: usize, first: usize, lanes: usize) -> Rows<'a> {
+    pub(crate) fn each(bytes: &'a [u8], row_bytes: usize, first: usize, lanes: usize, ahead: usize) -> Rows<'a> {
         let base = bytes[first * row_bytes..(first + lanes) * row_bytes].as_ptr();
-        Rows { base, stride: row_bytes, row_bytes, lanes, bytes: PhantomData }
+        Rows { base, stride: row_bytes, row_bytes, lanes, ahead, bytes: PhantomData }
     }
 
     /// Row `row` in each of `lanes` lanes.
     #[inline(always)]
     pub(crate) fn same(bytes: &'a [u8], row_bytes: usize, row: usize, lanes: usize) -> Rows<'a> {
         let base = bytes[row * row_bytes..(row + 1) * row_bytes].as_ptr();
-        Rows { base, stride: 0, row_bytes, lanes, bytes: PhantomData }
+        Rows { base, stride: 0, row_bytes, lanes, ahead: 1, bytes: PhantomData }
     }
 
     /// Block `index` of each row, of `BYTES` bytes.
@@ -41,7 +43,7 @@ impl<'a> Rows<'a> {
         assert!(at + BYTES <= self.row_bytes, "block beyond its row");
         // SAFETY: within the first row.
         let base = unsafe { self.base.add(at) };
-        let ahead = self.base.wrapping_add((self.row_bytes + at) * self.lanes);
+        let ahead = self.base.wrapping_add(self.row_bytes * self.ahead + at * self.lanes);
         Block { base, stride: self.stride, lanes: self.lanes, ahead, bytes: PhantomData }
     }
 }
@@ -66,7 +68,7 @@ impl<const BYTES: usize> Block<'_, BYTES> {
         (unsafe { self.base.add(at) }, self.stride)
     }
 
-    /// Where the rows of the next `lanes` begin to correspond to byte `at`, in address order: a hint to prefetch, never read.
+    /// The like share of the rows that come next, in address order: a hint to prefetch, never read.
     #[inline(always)]
     pub(super) fn ahead(&self, at: usize) -> *const u8 {
         self.ahead.wrapping_add(at * self.lanes)

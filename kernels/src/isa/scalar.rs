@@ -272,6 +272,10 @@ impl Isa for Scalar {
 
     #[inline(always)]
     fn with_tile<T: Tiled>(self, tiled: T) {
-        tiled.run::<Self, 1, 4, 64>(self);
+        tiled.run::<Self, 1, 1, 64>(self);
+    }
+    #[inline(always)]
+    fn with_narrow_tile<T: Tiled>(self, tiled: T) {
+        tiled.run::<Self, 1, 1, 8>(self);
     }
 }

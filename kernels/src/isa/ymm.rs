@@ -420,7 +420,7 @@ impl<D: Dot> Isa for Ymm<D> {
 
     #[inline(always)]
     fn with_tile<T: Tiled>(self, tiled: T) {
-        tiled.run::<Self, 2, 4, 512>(self);
+        tiled.run::<Self, 2, 3, 512>(self);
     }
 }
 

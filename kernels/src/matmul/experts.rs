@@ -58,7 +58,7 @@ pub fn matmul_experts(cpu: Cpu, inputs: &Inputs, groups: Groups, input_row: Inpu
             let n = product.weights.rows.checked_div(n_experts).unwrap_or(0);
             assert_eq!(product.weights.rows, n * n_experts, "rows shared equally by the experts");
             inputs.assert_fit(&product.weights);
-            *canvas = Canvas::new(product.out, n, chunk(cpu.level, &product.weights, mean));
+            *canvas = Canvas::new(product.out, n, chunk(cpu, &product.weights, mean));
             *weight = Some((product.weights, n));
         }
         isa::fill_groups(cpu, &canvases[..count], groups.offsets, groups.slots, &|which, expert, tile| {

@@ -105,7 +105,7 @@ pub fn matmul(cpu: Cpu, inputs: &Inputs, products: &mut [Product]) {
         for ((product, canvas), weight) in products.iter_mut().zip(&mut canvases).zip(&mut weights) {
             assert_eq!(product.out.len(), inputs.tokens() * product.weight.rows, "output of another shape");
             inputs.assert_fit(&product.weight);
-            *canvas = Canvas::new(product.out, product.weight.rows, chunk(cpu.level, &product.weight, inputs.tokens()));
+            *canvas = Canvas::new(product.out, product.weight.rows, chunk(cpu, &product.weight, inputs.tokens()));
             *weight = Some(product.weight);
         }
         isa::fill(cpu, &canvases[..count], &|which, tile| {
@@ -118,10 +118,12 @@ pub fn matmul(cpu: Cpu, inputs: &Inputs, products: &mut [Product]) {
 /// Up to so many tokens the weights are streamed through registers row by row; beyond, tiles of rows and tokens.
 const FEW: usize = 8;
 
-/// Rows of one work item: some 64 KB of weights for few tokens, a few register tiles for many.
-fn chunk(level: Level, weight: &Matrix, tokens: usize) -> usize {
-    let lanes = isa::lanes(level);
-    if tokens > FEW { 4 * lanes } else { (65536 / (weight.row_bytes.max(1) * lanes)).max(1) * lanes }
+/// Rows of one work item: some 64 KB of weights for few tokens, a few register tiles for many; less where threads would
+/// go without.
+fn chunk(cpu: Cpu, weight: &Matrix, tokens: usize) -> usize {
+    let lanes = isa::lanes(cpu.level);
+    let most = if tokens > FEW { 4 * lanes } else { 65536 / weight.row_bytes.max(1) };
+    most.min(weight.rows / (4 * cpu.threads())).max(1).next_multiple_of(lanes)
 }
 
 /// Which rows of the inputs a work item takes, in the order of its output rows.

@@ -271,14 +271,22 @@ impl<Q: Quant> Op for Run<'_, Q> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        if self.work.tokens.len() <= FEW { tiles::<I, Q, 1, 4, FEW>(isa, self.work) } else { isa.with_tile(self) }
+        if self.work.tokens.len() <= FEW {
+            isa.with_narrow_tile(self);
+        } else {
+            isa.with_tile(self);
+        }
     }
 }
 
 impl<Q: Quant> Tiled for Run<'_, Q> {
     #[inline(always)]
     fn run<I: Isa, const R: usize, const C: usize, const T: usize>(self, isa: I) {
-        isa.outline(Many::<Q, R, C, T> { work: self.work, format: PhantomData });
+        if T <= FEW {
+            tiles::<I, Q, R, C, T>(isa, self.work);
+        } else {
+            isa.outline(Many::<Q, R, C, T> { work: self.work, format: PhantomData });
+        }
     }
 }
 
@@ -306,9 +314,9 @@ struct Strip<'a> {
 }
 
 impl<'a> Strip<'a> {
-    /// The strip whose first new row is `row`; rows of the item end at `end`.
+    /// The strip whose first new row is `row`; rows `ahead` of it come next.
     #[inline(always)]
-    fn at<I: Isa>(work: &Work<'a>, columns: &Range<usize>, row: usize) -> Strip<'a> {
+    fn at<I: Isa>(work: &Work<'a>, columns: &Range<usize>, row: usize, ahead: usize) -> Strip<'a> {
         let (bytes, row_bytes, total) = (work.weight.bytes, work.weight.row_bytes, work.weight.rows);
         if total < I::LANES {
             let row = row.min(columns.end - 1);
@@ -316,7 +324,7 @@ impl<'a> Strip<'a> {
             return Strip { rows, column: row - columns.start, lanes: (0, 1) };
         }
         let first = row.min(total - I::LANES);
-        let rows = Rows::each(bytes, row_bytes, first, I::LANES);
+        let rows = Rows::each(bytes, row_bytes, first, I::LANES, ahead);
         let lanes = ((row - first).min(I::LANES), (columns.end - first).min(I::LANES));
         Strip { rows, column: row - columns.start, lanes }
     }
@@ -347,9 +355,9 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
     let mut panels = [Panel::new(isa); R];
     let mut row = columns.start;
     while row < columns.end {
-        let mut strips = [Strip::at::<I>(&work, &columns, row); R];
+        let mut strips = [Strip::at::<I>(&work, &columns, row, R * I::LANES); R];
         for (r, strip) in strips.iter_mut().enumerate() {
-            *strip = Strip::at::<I>(&work, &columns, row + r * width);
+            *strip = Strip::at::<I>(&work, &columns, row + r * width, R * I::LANES);
         }
         for first in (0..tokens).step_by(T) {
             let count = T.min(tokens - first);
@@ -399,10 +407,11 @@ impl<I: Isa, Q: Quant, const R: usize, const C: usize> Outlined<I> for Group<'_,
             at = self.step::<C>(isa, at);
         }
         match self.inputs.len() - at {
-            3.. => _ = self.step::<3>(isa, at),
-            2 => _ = self.step::<2>(isa, at),
-            1 => _ = self.step::<1>(isa, at),
-            0 => {}
+            // The guards keep what cannot happen from being compiled.
+            3.. if C > 3 => _ = self.step::<3>(isa, at),
+            2 if C > 2 => _ = self.step::<2>(isa, at),
+            1 if C > 1 => _ = self.step::<1>(isa, at),
+            _ => {}
         }
     }
 }
