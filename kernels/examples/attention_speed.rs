@@ -93,7 +93,7 @@ fn elementwise(cpu: Cpu<'_>) {
         let (mut x, y, w) = (numbers(tokens * width), numbers(tokens * width), numbers(width));
         let (gate, up, mut out) = (numbers(tokens * wide), numbers(tokens * wide), numbers(tokens * wide));
         let (cos, sin) = (numbers(tokens * 64), numbers(tokens * 64));
-        let mut row = |name: &str, n: usize, f: &mut dyn FnMut()| {
+        let row = |name: &str, n: usize, f: &mut dyn FnMut()| {
             let (best, median) = time(cpu, if tokens == 1 { 300 } else { 10 }, f);
             println!("  {name} {tokens} × {}: {:.1} µs ({:.1}), {:.2} G/s", n / tokens, best * 1e6, median * 1e6, n as f64 / best / 1e9);
         };
