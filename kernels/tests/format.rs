@@ -41,8 +41,11 @@ fn hash(values: &[f32]) -> u64 {
     values.iter().flat_map(|v| v.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
+/// Values at some places.
+type Probes = [(usize, f32); 4];
+
 /// What gguf-py 0.19 (`gguf.quants.dequantize`) makes of `random_blocks(format, 8)` (512 for floats): the hash and four values.
-const GOLDEN: [(Format, u64, [(usize, f32); 4]); 13] = [
+const GOLDEN: [(Format, u64, Probes); 13] = [
     (Format::F32, 0xe2e029af0c4f621c, [(0, 4.486143e-18), (17, 9.54603e-07), (289, 2.2649257e-13), (511, 2.7755902e-15)]),
     (Format::F16, 0xa843563315ac5a60, [(0, -3.695488e-05), (17, 1.8847656), (289, -7.432699e-05), (511, 0.0013494492)]),
     (Format::BF16, 0xd268d4ad42a18447, [(0, -1.7338542e-37), (17, 1.078125), (289, -5.2427048e-36), (511, 5.4526066e-26)]),

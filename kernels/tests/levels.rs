@@ -99,16 +99,14 @@ fn extreme_codes_do_not_overflow() {
             // All codes and sub-block scales alike, d and m from a sound block.
             let sound = numbers.weights(format, rows, cols);
             let mut bytes = vec![fill; sound.len()];
-            let scales: &[std::ops::Range<usize>] = match format {
-                Format::Q2_K => &[80..84],
-                Format::Q3_K => &[108..110],
-                Format::Q6_K => &[208..210],
-                _ => &[0..4],
+            let scales = match format {
+                Format::Q2_K => 80..84,
+                Format::Q3_K => 108..110,
+                Format::Q6_K => 208..210,
+                _ => 0..4,
             };
             for (block, sound) in bytes.chunks_mut(format.block_bytes()).zip(sound.chunks(format.block_bytes())) {
-                for range in scales {
-                    block[range.clone()].copy_from_slice(&sound[range.clone()]);
-                }
+                block[scales.clone()].copy_from_slice(&sound[scales.clone()]);
             }
             let x = vec![sign; 9 * cols];
             let all = expected(format, rows, cols, &bytes, &x);

@@ -12,8 +12,11 @@ use crate::isa::{Isa, Op, vectorize};
 use crate::naive::attention::BLOCK;
 use crate::pool::Disjoint;
 use half::f16;
+use memmap2::MmapMut;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Range;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// How a cached number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,9 +69,9 @@ impl std::error::Error for AllocError {}
 /// Numbers of one type, zero at first.
 pub(super) enum Numbers {
     /// Halves.
-    F16(Aligned<u16>),
+    F16(Pages<u16>),
     /// Singles.
-    F32(Aligned<f32>),
+    F32(Pages<f32>),
 }
 
 /// Keys and values of one sequence, one layer.
@@ -88,43 +91,44 @@ impl fmt::Debug for KvStore {
     }
 }
 
-/// Numbers from an address on that is a multiple of 64, and some more behind them, so that vectors may be loaded across
-/// the end.
-pub(super) struct Aligned<T> {
-    numbers: Vec<T>,
-    start: usize,
+/// Numbers from the start of a page on, and some more behind them, so that vectors may be loaded across the end.
+pub(super) struct Pages<T> {
+    map: MmapMut,
     len: usize,
+    numbers: PhantomData<T>,
 }
 
-/// Bytes of a cache line; room before the numbers and behind them.
-const LINE: usize = 64;
+/// Room behind the numbers, in numbers: more than the widest vector.
+const BEHIND: usize = 64;
 
-impl<T: Copy + Default> Aligned<T> {
-    /// Zeros that the system hands out page by page as they are written. Asked for twice, since only the first way can
-    /// fail and only the second comes zeroed: memory that is there for the one is there for the other.
-    fn new(len: usize) -> Option<Aligned<T>> {
-        let whole = len.checked_add(2 * LINE)?;
-        let mut probe = Vec::<T>::new();
-        probe.try_reserve_exact(whole).ok()?;
-        drop(probe);
-        let numbers = vec![T::default(); whole];
-        let start = numbers.as_ptr().align_offset(LINE).min(LINE);
-        Some(Aligned { numbers, start, len })
+impl<T: FromBytes + IntoBytes + Immutable> Pages<T> {
+    /// Zeros that the system hands out page by page as they are written. (An allocator would serve a large request from
+    /// memory it has had before, and clear, that is touch, all of it.)
+    fn new(len: usize) -> Option<Pages<T>> {
+        let bytes = len.checked_add(BEHIND)?.checked_mul(size_of::<T>())?;
+        let map = MmapMut::map_anon(bytes).ok()?;
+        Some(Pages { map, len, numbers: PhantomData })
     }
 
     /// The numbers.
     fn all(&self) -> &[T] {
-        &self.numbers[self.start..][..self.len]
+        &self.from(0)[..self.len]
     }
 
     /// The numbers, to be written.
     fn all_mut(&mut self) -> &mut [T] {
-        &mut self.numbers[self.start..][..self.len]
+        match <[T]>::mut_from_bytes(&mut self.map) {
+            Ok(numbers) => &mut numbers[..self.len],
+            Err(_) => unreachable!("pages are aligned, and hold whole numbers"),
+        }
     }
 
     /// Number `i` and all behind it, beyond the end too.
     pub(super) fn from(&self, i: usize) -> &[T] {
-        &self.numbers[self.start + i..]
+        match <[T]>::ref_from_bytes(&self.map) {
+            Ok(numbers) => &numbers[i..],
+            Err(_) => unreachable!("pages are aligned, and hold whole numbers"),
+        }
     }
 }
 
@@ -132,8 +136,8 @@ impl Numbers {
     fn new(kind: KvType, len: usize) -> Result<Numbers, AllocError> {
         let error = AllocError { bytes: len.checked_mul(kind.bytes()) };
         Ok(match kind {
-            KvType::F16 => Numbers::F16(Aligned::new(len).ok_or(error)?),
-            KvType::F32 => Numbers::F32(Aligned::new(len).ok_or(error)?),
+            KvType::F16 => Numbers::F16(Pages::new(len).ok_or(error)?),
+            KvType::F32 => Numbers::F32(Pages::new(len).ok_or(error)?),
         })
     }
 

@@ -144,8 +144,6 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn load_f16(self, x: &[u16]) -> Self::F;
     /// Rounds to halves, to nearest, ties to even.
     fn store_f16(self, v: Self::F, out: &mut [u16]);
-    /// `LANES` bfloat16, widened (exact).
-    fn load_bf16(self, x: &[u16]) -> Self::F;
     /// `LANES` little-endian f32 from a file's bytes.
     fn load_f32_bytes(self, x: &[u8]) -> Self::F;
     /// `LANES` little-endian halves from a file's bytes.
@@ -169,8 +167,6 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `a > b ? a : b`; so `b` where either is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `a < b ? a : b`; so `b` where either is NaN.
-    fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// The sign cleared.
     #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
@@ -181,14 +177,10 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn neg(self, a: Self::F) -> Self::F {
         self.from_bits(self.xor(self.to_bits(a), self.splat_i(i32::MIN)))
     }
-    /// Square root, correctly rounded.
-    fn sqrt(self, a: Self::F) -> Self::F;
     /// To the nearest integer, ties to even, as f32.
     fn round(self, a: Self::F) -> Self::F;
     /// `a < b`, false where either is NaN.
     fn lt(self, a: Self::F, b: Self::F) -> Self::M;
-    /// `a <= b`, false where either is NaN.
-    fn le(self, a: Self::F, b: Self::F) -> Self::M;
     /// `mask ? yes : no`
     fn select(self, mask: Self::M, yes: Self::F, no: Self::F) -> Self::F;
     /// Sum of all lanes by the tree: lane i += lane i + LANES/2, then LANES/4, … 1.
@@ -224,8 +216,6 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Wrapping difference.
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
-    /// Wrapping product.
-    fn mul_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// The larger, signed.
     fn max_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Bitwise and.

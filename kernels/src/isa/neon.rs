@@ -160,11 +160,6 @@ impl<D: Dot> Isa for Neon<D> {
         unsafe { vst1_u16(out.as_mut_ptr(), narrow(v)) }
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[u16]) -> float32x4_t {
-        let x = &x[..4];
-        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(x.as_ptr()))) }
-    }
-    #[inline(always)]
     fn load_f32_bytes(self, x: &[u8]) -> float32x4_t {
         let x = &x[..16];
         unsafe { vreinterpretq_f32_u8(vld1q_u8(x.as_ptr())) }
@@ -209,24 +204,12 @@ impl<D: Dot> Isa for Neon<D> {
         unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
     }
     #[inline(always)]
-    fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
-    }
-    #[inline(always)]
-    fn sqrt(self, a: float32x4_t) -> float32x4_t {
-        unsafe { vsqrtq_f32(a) }
-    }
-    #[inline(always)]
     fn round(self, a: float32x4_t) -> float32x4_t {
         unsafe { vrndnq_f32(a) }
     }
     #[inline(always)]
     fn lt(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
         unsafe { vcltq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn le(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
-        unsafe { vcleq_f32(a, b) }
     }
     #[inline(always)]
     fn select(self, mask: uint32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
@@ -274,10 +257,6 @@ impl<D: Dot> Isa for Neon<D> {
     #[inline(always)]
     fn sub_i(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
         unsafe { vsubq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn mul_i(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
-        unsafe { vmulq_s32(a, b) }
     }
     #[inline(always)]
     fn max_i(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {

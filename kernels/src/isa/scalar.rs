@@ -54,10 +54,6 @@ impl Isa for Scalar {
         }
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[u16]) -> F {
-        from_fn(|i| bf16::from_bits(x[i]).to_f32())
-    }
-    #[inline(always)]
     fn load_f32_bytes(self, x: &[u8]) -> F {
         from_fn(|i| f32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
     }
@@ -99,24 +95,12 @@ impl Isa for Scalar {
         from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
-    fn min(self, a: F, b: F) -> F {
-        from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
-    fn sqrt(self, a: F) -> F {
-        a.map(f32::sqrt)
-    }
-    #[inline(always)]
     fn round(self, a: F) -> F {
         a.map(f32::round_ties_even)
     }
     #[inline(always)]
     fn lt(self, a: F, b: F) -> [bool; 8] {
         from_fn(|i| a[i] < b[i])
-    }
-    #[inline(always)]
-    fn le(self, a: F, b: F) -> [bool; 8] {
-        from_fn(|i| a[i] <= b[i])
     }
     #[inline(always)]
     fn select(self, mask: [bool; 8], yes: F, no: F) -> F {
@@ -153,10 +137,6 @@ impl Isa for Scalar {
     #[inline(always)]
     fn sub_i(self, a: I, b: I) -> I {
         from_fn(|i| a[i].wrapping_sub(b[i]))
-    }
-    #[inline(always)]
-    fn mul_i(self, a: I, b: I) -> I {
-        from_fn(|i| a[i].wrapping_mul(b[i]))
     }
     #[inline(always)]
     fn max_i(self, a: I, b: I) -> I {

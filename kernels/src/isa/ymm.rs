@@ -167,11 +167,6 @@ impl<D: Dot> Isa for Ymm<D> {
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[u16]) -> __m256 {
-        let x = &x[..8];
-        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast())))) }
-    }
-    #[inline(always)]
     fn load_f32_bytes(self, x: &[u8]) -> __m256 {
         let x = &x[..32];
         unsafe { _mm256_loadu_ps(x.as_ptr().cast()) }
@@ -216,24 +211,12 @@ impl<D: Dot> Isa for Ymm<D> {
         unsafe { _mm256_max_ps(a, b) }
     }
     #[inline(always)]
-    fn min(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_min_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sqrt(self, a: __m256) -> __m256 {
-        unsafe { _mm256_sqrt_ps(a) }
-    }
-    #[inline(always)]
     fn round(self, a: __m256) -> __m256 {
         unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
     #[inline(always)]
     fn lt(self, a: __m256, b: __m256) -> __m256 {
         unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
-    }
-    #[inline(always)]
-    fn le(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_cmp_ps::<_CMP_LE_OQ>(a, b) }
     }
     #[inline(always)]
     fn select(self, mask: __m256, yes: __m256, no: __m256) -> __m256 {
@@ -286,10 +269,6 @@ impl<D: Dot> Isa for Ymm<D> {
     #[inline(always)]
     fn sub_i(self, a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_sub_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn mul_i(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_mullo_epi32(a, b) }
     }
     #[inline(always)]
     fn max_i(self, a: __m256i, b: __m256i) -> __m256i {

@@ -105,7 +105,7 @@ impl<W: Plain> Run<'_, W> {
         for k in (0..cols - cols % 16).step_by(16) {
             step::<I, W, R, C>(isa, &mut sums, rows, k * W::BYTES, x, k);
         }
-        if cols % 16 != 0 {
+        if !cols.is_multiple_of(16) {
             let k = cols - cols % 16;
             let mut padded = [[0u8; 64]; R];
             let mut tails = [&[] as &[u8]; R];
