@@ -61,7 +61,7 @@ fn cols_of(format: Format) -> [usize; 3] {
     match format.block_len() {
         1 => [3, 67, 256],
         32 => [32, 288, 544],
-        _ => [256, 512, 768],
+        _ => [256, 768, 1280],
     }
 }
 

@@ -20,6 +20,8 @@
 mod neon;
 mod rows;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod stream;
 mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod ymm;
@@ -29,8 +31,9 @@ mod zmm;
 pub(crate) use rows::{Block, Rows};
 pub(crate) use tiles::{Canvas, Tile, fill, fill_groups};
 
-use crate::Level;
 use crate::level::Kind;
+use crate::matmul::{Flat, Wide};
+use crate::{Format, Level};
 
 /// An operation to be stamped for every level.
 pub(crate) trait Op {
@@ -80,6 +83,29 @@ pub(crate) fn vectorize<O: Op>(level: Level, op: O) -> O::Output {
         Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => op.run(scalar::Scalar),
         #[cfg(not(target_arch = "aarch64"))]
         Kind::Neon | Kind::NeonDot => op.run(scalar::Scalar),
+    }
+}
+
+/// The activations of one token, whichever of them were made: block i of 256 columns is element `i · stride`.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // nobody else has that shape yet
+pub(crate) struct OneToken<'a> {
+    pub(crate) wide: &'a [Wide],
+    pub(crate) flat: &'a [Flat],
+    pub(crate) stride: usize,
+}
+
+/// The product of whole `rows` of `row_bytes` in `format` by one token, where `level` has a shape of its own for that:
+/// whether it has.
+pub(crate) fn by_one_token(level: Level, format: Format, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    match level.kind() {
+        // SAFETY: a `Level` of these kinds exists only where detection found every feature that the callee enables.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 | Kind::AvxVnni => unsafe { stream::multiply(format, rows, row_bytes, x, out) },
+        _ => {
+            let _ = (format, rows, row_bytes, x, out);
+            false
+        }
     }
 }
 

@@ -10,30 +10,30 @@
 
 use super::Matrix;
 use crate::format::InputKind;
-use crate::isa::{self, Isa, Op};
+use crate::isa::{self, Isa, OneToken, Op};
 use crate::naive::matmul::TINY;
 use crate::{Cpu, Format};
 
 /// 256 activations with one scale.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Wide {
+pub(crate) struct Wide {
     /// Four codes a word, as they are broadcast.
-    pub(super) q: [[u8; 4]; 64],
+    pub(crate) q: [[u8; 4]; 64],
     /// Sums of 16 as pairs of i16: (4i, 4i + 2), (4i + 1, 4i + 3), as `even_bytes` and `odd_bytes` deliver scales.
-    pub(super) pairs16: [i32; 8],
+    pub(crate) pairs16: [i32; 8],
     /// Sums of 32, in pairs likewise.
-    pub(super) pairs32: [i32; 4],
-    pub(super) d: f32,
+    pub(crate) pairs32: [i32; 4],
+    pub(crate) d: f32,
 }
 
 /// Eight times 32 activations with a scale each.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Flat {
-    pub(super) q: [[u8; 4]; 64],
-    pub(super) d: [f32; 8],
-    pub(super) sums: [i32; 8],
+pub(crate) struct Flat {
+    pub(crate) q: [[u8; 4]; 64],
+    pub(crate) d: [f32; 8],
+    pub(crate) sums: [i32; 8],
 }
 
 const WIDE: Wide = Wide { q: [[0; 4]; 64], pairs16: [0; 8], pairs32: [0; 4], d: 0.0 };
@@ -120,6 +120,12 @@ impl Inputs {
     /// Group `group` of 8 blocks of 32 of all tokens.
     pub(super) fn flat(&self, group: usize) -> &[Flat] {
         &self.flat[group * self.tokens..(group + 1) * self.tokens]
+    }
+
+    /// All integer blocks of row `token`.
+    pub(super) fn one(&self, token: usize) -> OneToken<'_> {
+        let (wide, flat) = (self.wide.get(token..), self.flat.get(token..));
+        OneToken { wide: wide.unwrap_or_default(), flat: flat.unwrap_or_default(), stride: self.tokens }
     }
 
     /// Row `token`, padded with zeros to a multiple of 16.

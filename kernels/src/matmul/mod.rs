@@ -11,7 +11,7 @@
 //!   cols is no multiple of 16, the last partial sums miss a turn.
 //!
 //! Shapes: lanes are rows of the weights, so nothing is summed across lanes (see [`quantized`]); plain floats take lanes
-//! along k (see [`float`]). One parallel region for all products that share their inputs.
+//! along k (see [`float`]), and so do Q4_K, Q6_K and Q8_0 by one token on 256-bit x86 (see `isa::stream`). One parallel region for all products that share their inputs.
 
 mod experts;
 mod float;
@@ -21,6 +21,7 @@ mod quantized;
 
 pub use experts::{ExpertProduct, Groups, InputRow, matmul_experts};
 pub use inputs::Inputs;
+pub(crate) use inputs::{Flat, Wide};
 
 use crate::isa::{self, Canvas, Tile};
 use crate::{Cpu, Format, Level};
@@ -161,9 +162,20 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// The whole item by its one token, where the level has a shape of its own for that: whether it has.
+    fn stream(&mut self, level: Level) -> bool {
+        let (columns, row_bytes) = (self.tile.columns(), self.weight.row_bytes);
+        let rows = &self.weight.bytes[columns.start * row_bytes..columns.end * row_bytes];
+        let x = self.inputs.one(self.tokens.input(0));
+        row_bytes > 0 && isa::by_one_token(level, self.weight.format, rows, row_bytes, x, self.tile.row(0))
+    }
+
     /// Dispatch, once an item: on the format here, on the level in `vectorize`.
-    fn run(self, level: Level) {
+    fn run(mut self, level: Level) {
         use formats as f;
+        if self.tokens.len() == 1 && self.stream(level) {
+            return;
+        }
         match self.weight.format {
             Format::F32 => isa::vectorize(level, float::Run::<float::F32>::new(self)),
             Format::F16 => isa::vectorize(level, float::Run::<float::F16>::new(self)),
