@@ -11,7 +11,8 @@
 //!   cols is no multiple of 16, the last partial sums miss a turn.
 //!
 //! Shapes: lanes are rows of the weights, so nothing is summed across lanes (see [`quantized`]); plain floats take lanes
-//! along k (see [`float`]), and so do Q4_K, Q6_K and Q8_0 by one token on 256-bit x86 (see `isa::stream`). One parallel region for all products that share their inputs.
+//! along k (see [`float`]), and so do Q4_K, Q6_K and Q8_0 by one token on 256-bit x86 (see `isa::stream`). One parallel
+//! region for all products that share their inputs.
 
 mod experts;
 mod float;
