@@ -6,7 +6,7 @@
 //! ```
 //! The caller takes part in its own region. A worker joins a region by raising the count while it is open; the caller
 //! closes it when the items are used up and waits only for those inside, never for a worker that slept through it.
-//! Workers spin for [`PATIENCE`], then sleep: regions that follow each other closely, as those of a decoding step do,
+//! Workers spin for `PATIENCE`, then sleep: regions that follow each other closely, as those of a decoding step do,
 //! cost no system call. Regions of several callers do not queue: one leads, the others work through their own items
 //! themselves until the pool is free. A region inside a region is such a second caller, so it cannot wait for itself.
 //!

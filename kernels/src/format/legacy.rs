@@ -13,7 +13,7 @@
 //! is taken off), and `dmin = -m` with a minimum of 1: `d*q - (-m)` has the bits of `d*q + m`.
 //!
 //! Making them: `_0` spends the code that has no positive counterpart on the weight of largest magnitude, whatever its sign; `_1` spans
-//! from the smallest weight to the largest; Q8_0 is absmax / 127. With importances the scale is searched for instead ([`super::fit`]).
+//! from the smallest weight to the largest; Q8_0 is absmax / 127. With importances the scale is searched for instead (`fit.rs`).
 
 use super::fit::{self, Floor, Line, Search};
 use super::{Block, Format, f16_at, put_f16, to_f16};

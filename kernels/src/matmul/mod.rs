@@ -10,9 +10,9 @@
 //! - f32, f16, bf16: f32 activations, 16 partial sums over k mod 16, fused, then the tree 8, 4, 2, 1; where
 //!   cols is no multiple of 16, the last partial sums miss a turn.
 //!
-//! Shapes: lanes are rows of the weights, so nothing is summed across lanes (see [`quantized`]); plain floats take lanes
-//! along k (see [`float`]), and so do Q4_K, Q6_K and Q8_0 by one token on 256-bit x86 (see `isa::stream`). One parallel
-//! region for all products that share their inputs.
+//! Shapes: lanes are rows of the weights, so nothing is summed across lanes (`quantized.rs`); plain floats take lanes
+//! along k (`float.rs`), and so do Q4_K, Q6_K and Q8_0 by one token on 256-bit x86 (`isa/stream.rs`). One parallel region
+//! for all products that share their inputs.
 
 mod experts;
 mod float;

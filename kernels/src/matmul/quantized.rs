@@ -328,7 +328,8 @@ impl<'a> Strip<'a> {
         }
         let first = row.min(total - I::LANES);
         let rows = Rows::each(bytes, row_bytes, first, I::LANES, ahead);
-        let lanes = ((row - first).min(I::LANES), (columns.end - first).min(I::LANES));
+        // A strip may lie wholly beyond the item: then nothing of it is new.
+        let lanes = ((row - first).min(I::LANES), columns.end.saturating_sub(first).min(I::LANES));
         Strip { rows, column: row - columns.start, lanes }
     }
 
