@@ -124,7 +124,7 @@ const FEW: usize = 8;
 /// go without.
 fn chunk(cpu: Cpu, weight: &Matrix, tokens: usize) -> usize {
     let lanes = isa::lanes(cpu.level);
-    let most = if tokens > FEW { 4 * lanes } else { 65536 / weight.row_bytes.max(1) };
+    let most = if tokens > FEW { 4 * lanes } else { (1 << 18) / weight.row_bytes.max(1) };
     most.min(weight.rows / (4 * cpu.threads())).max(1).next_multiple_of(lanes)
 }
 
