@@ -120,7 +120,7 @@ pub fn matmul(cpu: Cpu, inputs: &Inputs, products: &mut [Product]) {
 /// Up to so many tokens the weights are streamed through registers row by row; beyond, tiles of rows and tokens.
 const FEW: usize = 8;
 
-/// Rows of one work item: some 64 KB of weights for few tokens, a few register tiles for many; less where threads would
+/// Rows of one work item: some 256 KB of weights for few tokens, a few register tiles for many; less where threads would
 /// go without.
 fn chunk(cpu: Cpu, weight: &Matrix, tokens: usize) -> usize {
     let lanes = isa::lanes(cpu.level);
