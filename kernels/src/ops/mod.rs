@@ -11,7 +11,7 @@ mod route;
 pub(crate) use elementwise::Softcap;
 pub use elementwise::{activate, add, add_bias, glu, scale, softcap};
 pub use norm::{layer_norm, rms_norm, rms_norm_in_place, softmax};
-pub use rope::{rope, trig};
+pub use rope::rope;
 pub use route::{combine, group_by_expert, route};
 
 /// The non-linear function of a feed-forward block.

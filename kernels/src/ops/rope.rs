@@ -27,17 +27,6 @@ pub fn rope(cpu: Cpu<'_>, x: &mut [f32], heads: usize, head_dim: usize, rotary: 
     });
 }
 
-/// Cosines and sines of angles, the same bits on every machine (the libm crate's, not the system's).
-///
-/// # Panics
-/// If the lengths differ.
-pub fn trig(angles: &[f32], cos: &mut [f32], sin: &mut [f32]) {
-    assert!(cos.len() == angles.len() && sin.len() == angles.len(), "angles, cosines and sines of different lengths");
-    for (i, angle) in angles.iter().enumerate() {
-        (sin[i], cos[i]) = libm::sincosf(*angle);
-    }
-}
-
 struct Rope<'a> {
     x: &'a mut [f32],
     heads: usize,
