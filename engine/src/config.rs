@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Fault, Result};
 use crate::gguf::{Metadata, Value};
+use hob_kernels::ops::Gate;
 
 /// The numbers of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +109,10 @@ pub struct ExpertConfig {
     pub count: usize,
     /// Experts a token uses.
     pub used: usize,
+    /// How logits become weights, where the file says so.
+    pub gate: Option<Gate>,
+    /// Groups of experts and how many of them a token may choose from, where that is a limit.
+    pub groups: Option<(usize, usize)>,
     /// Whether the chosen weights are made to sum to one, where the file says so.
     pub renormalize: Option<bool>,
     /// Factor on the chosen weights.
@@ -290,9 +295,29 @@ fn experts(keys: &Keys<'_>) -> Result<Option<ExpertConfig>> {
     if used > count {
         return Err(Error::Gguf(Fault::at(keys.name("expert_used_count")).expected(format!("at most expert_count {count}")).found(used)));
     }
+    let func = keys.name("expert_gating_func");
+    let gate = match keys.usize("expert_gating_func")? {
+        None | Some(0) => None,
+        Some(1) => Some(Gate::Softmax),
+        Some(2) => Some(Gate::Sigmoid),
+        Some(3) => Some(Gate::SoftmaxTopK),
+        Some(n) => return Err(Error::Unsupported(Fault::at(func).expected("1 softmax, 2 sigmoid or 3 softmax of the chosen").found(n))),
+    };
+    let groups = match (keys.usize("expert_group_count")?, keys.usize("expert_group_used_count")?) {
+        (Some(all), Some(used)) if all > 1 && used < all => Some((all, used)),
+        (Some(_), Some(_)) | (None, _) | (_, None) => None,
+    };
+    if let Some((all, used)) = groups
+        && (!count.is_multiple_of(all) || used == 0)
+    {
+        let fault = Fault::at(keys.name("expert_group_count")).expected(format!("a divisor of expert_count {count}, and some of them used"));
+        return Err(Error::Gguf(fault.found(format!("{used} of {all}"))));
+    }
     Ok(Some(ExpertConfig {
         count,
         used,
+        gate,
+        groups,
         renormalize: keys.meta.bool(&keys.name("expert_weights_norm"))?,
         scale: positive(keys.f32("expert_weights_scale")?).unwrap_or(1.0),
     }))

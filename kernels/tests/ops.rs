@@ -1,6 +1,6 @@
 //! Every level and number of threads gives the bits of `naive`, and `naive` is near the true functions.
 
-use hob_kernels::ops::{self, Activation, Gate, Pairing, Renormalize, Router};
+use hob_kernels::ops::{self, Activation, Gate, GroupLimit, GroupScore, Pairing, Renormalize, Router};
 use hob_kernels::{Cpu, Level, Pool, naive};
 
 /// Numbers in about ±`spread`, some of them tiny, zero or large.
@@ -141,7 +141,9 @@ fn routing() {
         let bias = numbers(experts, 8, 0.5);
         for gate in [Gate::Softmax, Gate::SoftmaxTopK, Gate::Sigmoid] {
             for (renormalize, scale, bias) in [(Renormalize::Yes, 1.0, None), (Renormalize::No, 2.5, Some(&bias[..]))] {
-                let router = Router { gate, k, renormalize, scale };
+                let score = if bias.is_some() { GroupScore::BestTwo } else { GroupScore::Best };
+                let groups = (experts % 4 == 0).then_some(GroupLimit { count: 4, used: 2, score });
+                let router = Router { gate, k, groups, renormalize, scale };
                 let (mut expected, mut weights) = (vec![0; tokens * k], vec![0.0; tokens * k]);
                 naive::ops::route(&logits, experts, &router, bias, &mut expected, &mut weights);
                 everywhere(|cpu| {
@@ -176,12 +178,26 @@ fn routing() {
 #[test]
 fn a_tie_goes_to_the_lowest_id_and_nan_to_nobody() {
     let pool = Pool::new(1);
-    let router = Router { gate: Gate::SoftmaxTopK, k: 3, renormalize: Renormalize::No, scale: 1.0 };
+    let router = Router { gate: Gate::SoftmaxTopK, k: 3, groups: None, renormalize: Renormalize::No, scale: 1.0 };
     let (mut ids, mut weights) = ([0; 3], [0.0; 3]);
     let logits = [1.0, 2.0, f32::NAN, 2.0, 1.0, 0.0];
     ops::route(Cpu::new(Level::best(), &pool), &logits, 6, &router, None, &mut ids, &mut weights);
     assert_eq!(ids, [1, 3, 0]);
     assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn only_the_best_groups_are_chosen_from() {
+    let pool = Pool::new(1);
+    // Groups (5, 0), (4, 3), (1, 1), (4, 3): by their best the first and second of them, by their best two the second and fourth.
+    let logits = [5.0, 0.0, 4.0, 3.0, 1.0, 1.0, 4.0, 3.0];
+    for (score, expected) in [(GroupScore::Best, [0, 2, 3, 1]), (GroupScore::BestTwo, [2, 6, 3, 7])] {
+        let groups = Some(GroupLimit { count: 4, used: 2, score });
+        let router = Router { gate: Gate::SoftmaxTopK, k: 4, groups, renormalize: Renormalize::No, scale: 1.0 };
+        let (mut ids, mut weights) = ([0; 4], [0.0; 4]);
+        ops::route(Cpu::new(Level::best(), &pool), &logits, 8, &router, None, &mut ids, &mut weights);
+        assert_eq!(ids, expected, "{score:?}");
+    }
 }
 
 /// Largest errors against f64, in units in the last place of the result, or of `floor` where the result is smaller.

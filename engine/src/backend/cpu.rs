@@ -302,16 +302,17 @@ impl Backend for CpuBackend {
         let cpu = self.cpu(stop);
         let groups = Groups { offsets, slots, k: *k };
         let n = x.rows * *k;
-        let ff = experts.gate.rows / experts.count;
-        inputs.set(cpu, x.values(), x.width, [experts.gate.format, experts.up.format].into_iter());
+        let ff = experts.ff;
+        let (second, first_row) = experts.up.as_ref().map_or((&experts.gate, ff), |up| (up, 0));
+        inputs.set(cpu, x.values(), x.width, [experts.gate.format, second.format].into_iter());
         let mut products = [
-            ExpertProduct { weights: matrix(&experts.gate), out: gate.shape(n, ff) },
-            ExpertProduct { weights: matrix(&experts.up), out: up.shape(n, ff) },
+            ExpertProduct { weights: matrix(&experts.gate), rows: 0..ff, out: gate.shape(n, ff) },
+            ExpertProduct { weights: matrix(second), rows: first_row..first_row + ff, out: up.shape(n, ff) },
         ];
         matmul::matmul_experts(cpu, inputs, groups, InputRow::Token, experts.count, &mut products);
         ops::glu(cpu, experts.activation, gate.values_mut(), up.values());
         inputs.set(cpu, gate.values(), ff, [experts.down.format].into_iter());
-        let mut products = [ExpertProduct { weights: matrix(&experts.down), out: down.shape(n, x.width) }];
+        let mut products = [ExpertProduct { weights: matrix(&experts.down), rows: 0..x.width, out: down.shape(n, x.width) }];
         matmul::matmul_experts(cpu, inputs, groups, InputRow::Slot, experts.count, &mut products);
         ops::combine(cpu, down.values(), weights, *k, x.width, out.shape(x.rows, x.width));
     }

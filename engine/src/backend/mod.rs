@@ -44,14 +44,16 @@ pub type Product<'a, B> = (&'a Linear<B>, &'a mut <B as Backend>::Tensor);
 
 /// The projections of a layer's experts, each a stack `[experts · rows, cols]`.
 pub struct ExpertWeights<B: Backend> {
-    /// `[experts, ff, width]`.
+    /// `[experts, ff, width]`, or with the rows of `up` behind its own in each expert, `[experts, 2·ff, width]`.
     pub gate: B::Weight,
-    /// `[experts, ff, width]`.
-    pub up: B::Weight,
+    /// `[experts, ff, width]`; `None` where `gate` holds both.
+    pub up: Option<B::Weight>,
     /// `[experts, width, ff]`.
     pub down: B::Weight,
     /// How many there are.
     pub count: usize,
+    /// Their hidden width.
+    pub ff: usize,
     /// Activation of the gate.
     pub activation: Activation,
 }

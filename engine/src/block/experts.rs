@@ -6,15 +6,16 @@ use crate::block::dense::Dense;
 use crate::block::{Work, activation_name};
 use crate::error::{Error, Fault, Result};
 use crate::weights::Loader;
-use hob_kernels::ops::{Gate, Renormalize, Router};
+use hob_kernels::ops::{Gate, GroupLimit, GroupScore, Renormalize, Router};
 use std::fmt;
 
 /// A layer's experts.
 pub struct Experts<B: Backend> {
     router: Linear<B>,
     routing: Router,
+    /// `[experts]`, added to the scores for the choice alone: it balances the load (Wang et al. 2024; DeepSeek-V3).
+    bias: Option<B::Vector>,
     weights: ExpertWeights<B>,
-    ff: usize,
     shared: Option<Shared<B>>,
 }
 
@@ -38,18 +39,26 @@ impl<B: Backend> Experts<B> {
             let fault = Fault::at(key).expected("a number").found("no such key");
             return Err(Error::Model(fault.help(format!("the file has {}", name("ffn_gate_inp.weight")))));
         };
-        let up = name("ffn_up_exps.weight");
+        let (up, both) = (name("ffn_up_exps.weight"), name("ffn_gate_up_exps.weight"));
         // Files of 2023 hold each expert as a tensor of its own.
         if loader.has(&name("ffn_up.0.weight")) {
             let fault = Fault::at(name("ffn_up.0.weight")).expected(format!("all experts in one tensor, {up}"));
             return Err(Error::Unsupported(fault.found("one tensor per expert").help("convert the model again with a current converter")));
         }
-        let ff = loader.rows(&up).ok_or_else(|| loader.missing(&up))?;
+        let fused = loader.has(&both);
+        let ff = match loader.rows(&both) {
+            Some(rows) => rows / 2,
+            None => loader.rows(&up).ok_or_else(|| loader.missing(&up))?,
+        };
+        let bias = loader.vector(&name("exp_probs_b.bias"), config.count)?;
+        // A choice without bias goes by a group's best expert, as DeepSeek-V2's does.
+        let score = if bias.is_some() { GroupScore::BestTwo } else { GroupScore::Best };
         Ok(Experts {
             router: loader.linear(&name("ffn_gate_inp"), config.count, width)?,
             routing: Router {
-                gate: loader.family.gate,
+                gate: config.gate.unwrap_or(loader.family.gate),
                 k: config.used,
+                groups: config.groups.map(|(count, used)| GroupLimit { count, used, score }),
                 renormalize: match config.renormalize {
                     None => loader.family.renormalize,
                     Some(true) => Renormalize::Yes,
@@ -57,14 +66,18 @@ impl<B: Backend> Experts<B> {
                 },
                 scale: config.scale,
             },
+            bias,
             weights: ExpertWeights {
-                gate: loader.stack(&name("ffn_gate_exps.weight"), config.count, ff, width)?,
-                up: loader.stack(&up, config.count, ff, width)?,
+                gate: match fused {
+                    true => loader.stack(&both, config.count, 2 * ff, width)?,
+                    false => loader.stack(&name("ffn_gate_exps.weight"), config.count, ff, width)?,
+                },
+                up: if fused { None } else { Some(loader.stack(&up, config.count, ff, width)?) },
                 down: loader.stack(&name("ffn_down_exps.weight"), config.count, width, ff)?,
                 count: config.count,
+                ff,
                 activation: loader.family.activation,
             },
-            ff,
             shared: Shared::load(loader, index)?,
         })
     }
@@ -72,7 +85,7 @@ impl<B: Backend> Experts<B> {
     /// `out = Σ experts(h) + shared(h)`.
     pub fn forward(&self, backend: &B, work: &mut Work<B>, out: &mut B::Tensor) {
         backend.linear(&mut work.step, &work.h, &mut [(&self.router, &mut work.router)]);
-        backend.route(&mut work.step, &work.router, &self.routing, None);
+        backend.route(&mut work.step, &work.router, &self.routing, self.bias.as_ref());
         backend.experts(&mut work.step, &work.h, &self.weights, out);
         let Some(shared) = &self.shared else { return };
         let mut part = std::mem::take(&mut work.shared);
@@ -99,17 +112,23 @@ impl<B: Backend> Shared<B> {
 
 impl<B: Backend> fmt::Display for Experts<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Router { gate, k, renormalize, .. } = &self.routing;
+        let Router { gate, k, groups, renormalize, .. } = &self.routing;
         let gate = match gate {
             Gate::Softmax => "softmax",
             Gate::SoftmaxTopK => "top-k softmax",
             Gate::Sigmoid => "sigmoid",
         };
         write!(f, "experts {k}/{} {gate}", self.weights.count)?;
+        if self.bias.is_some() {
+            f.write_str(" bias")?;
+        }
+        if let Some(GroupLimit { count, used, .. }) = groups {
+            write!(f, " groups {used}/{count}")?;
+        }
         if *renormalize == Renormalize::Yes {
             f.write_str(" renorm")?;
         }
-        write!(f, " {} glu {}", activation_name(self.weights.activation), self.ff)?;
+        write!(f, " {} glu {}", activation_name(self.weights.activation), self.weights.ff)?;
         match &self.shared {
             Some(shared) => write!(f, " + shared {}", shared.dense),
             None => Ok(()),

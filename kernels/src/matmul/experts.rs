@@ -9,6 +9,7 @@
 use super::{Inputs, Matrix, TOGETHER, Tokens, Work, chunk};
 use crate::Cpu;
 use crate::isa::{self, Canvas};
+use std::ops::Range;
 
 /// The slots of each expert: expert e has `slots[offsets[e]..offsets[e + 1]]`.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +34,10 @@ pub enum InputRow {
 /// One product of a [`matmul_experts`].
 #[derive(Debug)]
 pub struct ExpertProduct<'a> {
-    /// `[experts · n, cols]`
+    /// `[experts · all, cols]`
     pub weights: Matrix<'a>,
+    /// Which n of each expert's rows to multiply with (gate and up may lie together).
+    pub rows: Range<usize>,
     /// `[slots, n]`, row = slot.
     pub out: &'a mut [f32],
 }
@@ -53,18 +56,19 @@ pub fn matmul_experts(cpu: Cpu, inputs: &Inputs, groups: Groups, input_row: Inpu
     for products in products.chunks_mut(TOGETHER) {
         let count = products.len();
         let mut canvases = [Canvas::EMPTY; TOGETHER];
-        let mut weights = [None; TOGETHER];
+        let mut weights = [const { None }; TOGETHER];
         for ((product, canvas), weight) in products.iter_mut().zip(&mut canvases).zip(&mut weights) {
-            let n = product.weights.rows.checked_div(n_experts).unwrap_or(0);
-            assert_eq!(product.weights.rows, n * n_experts, "rows shared equally by the experts");
+            let all = product.weights.rows.checked_div(n_experts).unwrap_or(0);
+            assert_eq!(product.weights.rows, all * n_experts, "rows shared equally by the experts");
+            assert!(product.rows.end <= all, "rows {:?} of {all}", product.rows);
             inputs.assert_fit(&product.weights);
-            *canvas = Canvas::new(product.out, n, chunk(cpu, &product.weights, mean));
-            *weight = Some((product.weights, n));
+            *canvas = Canvas::new(product.out, product.rows.len(), chunk(cpu, &product.weights, mean));
+            *weight = Some((product.weights, all, product.rows.clone()));
         }
         isa::fill_groups(cpu, &canvases[..count], groups.offsets, groups.slots, &|which, expert, tile| {
-            let Some((weights, n)) = weights[which] else { return };
+            let Some((weights, all, rows)) = &weights[which] else { return };
             let slots = &groups.slots[groups.offsets[expert] as usize..groups.offsets[expert + 1] as usize];
-            let weight = weights.slice(expert * n..(expert + 1) * n);
+            let weight = weights.slice(expert * all + rows.start..expert * all + rows.end);
             Work { weight, inputs, tokens: Tokens::Slots { slots, share }, tile }.run(cpu.level);
         });
     }

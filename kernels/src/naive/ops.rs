@@ -2,7 +2,7 @@
 
 use super::math::{gelu, gelu_tanh, silu, times_sigmoid};
 use super::{exp, max, tanh, tree16};
-use crate::ops::{Activation, Gate, Pairing, Renormalize, Router};
+use crate::ops::{Activation, Gate, GroupScore, Pairing, Renormalize, Router};
 
 /// Each row of x `[rows, width]`: `r = 1/√(Σx²/width + eps)`, `out = (x·r)·weight`.
 pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, width: usize, out: &mut [f32]) {
@@ -123,7 +123,8 @@ pub fn softmax(x: &mut [f32], width: usize) {
 /// Chooses `k` of `experts` for each token of logits `[tokens, experts]`, best first, ties to the lowest id.
 ///
 /// Probabilities are the softmax or the sigmoid of the logits, or the logits themselves ([`Gate::SoftmaxTopK`]); the choice
-/// goes by probability + bias, NaN counting as -inf; the weights are the probabilities of the chosen (their softmax for `SoftmaxTopK`). Then
+/// goes by probability + bias, NaN counting as -inf, among the experts of the best groups where groups limit it (a group's
+/// score is its best, or its best plus its second; ties to the lowest group); the weights are the probabilities of the chosen (their softmax for `SoftmaxTopK`). Then
 /// `w = w · (1/max(Σw, 2⁻¹⁴))` where asked, Σ in order of rank, and `w = w · scale`.
 pub fn route(logits: &[f32], experts: usize, router: &Router, bias: Option<&[f32]>, ids: &mut [u32], weights: &mut [f32]) {
     let k = router.k;
@@ -135,8 +136,22 @@ pub fn route(logits: &[f32], experts: usize, router: &Router, bias: Option<&[f32
             Gate::Sigmoid => p.iter_mut().for_each(|x| *x = times_sigmoid(1.0, *x)),
         }
         let score = |e: usize| Some(bias.map_or(p[e], |bias| p[e] + bias[e])).filter(|s| !s.is_nan()).unwrap_or(f32::NEG_INFINITY);
-        let mut order: Vec<usize> = (0..experts).collect();
-        order.sort_by(|a, b| score(*b).partial_cmp(&score(*a)).unwrap_or(std::cmp::Ordering::Equal)); // stable: lowest id first
+        let mut scores: Vec<f32> = (0..experts).map(score).collect();
+        if let Some(limit) = router.groups {
+            let size = experts / limit.count;
+            let of_group = |group: &[f32]| {
+                let order = descending(group);
+                match limit.score {
+                    GroupScore::BestTwo if size > 1 => group[order[0]] + group[order[1]],
+                    GroupScore::Best | GroupScore::BestTwo => group[order[0]],
+                }
+            };
+            let groups: Vec<f32> = scores.chunks_exact(size).map(of_group).collect();
+            for g in &descending(&groups)[limit.used..] {
+                scores[g * size..(g + 1) * size].fill(f32::NEG_INFINITY);
+            }
+        }
+        let order = descending(&scores);
         let (ids, weights) = (&mut ids[t * k..][..k], &mut weights[t * k..][..k]);
         for (rank, e) in order[..k].iter().enumerate() {
             (ids[rank], weights[rank]) = (*e as u32, p[*e]);
@@ -150,6 +165,13 @@ pub fn route(logits: &[f32], experts: usize, router: &Router, bias: Option<&[f32
         }
         scale(weights, router.scale);
     }
+}
+
+/// Places from the greatest number to the least, of equals the first first.
+fn descending(x: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..x.len()).collect();
+    order.sort_by(|a, b| x[*b].partial_cmp(&x[*a]).unwrap_or(std::cmp::Ordering::Equal)); // stable
+    order
 }
 
 /// Weights of experts are divided by no less: 2⁻¹⁴, the smallest normal half, as llama.cpp has it.

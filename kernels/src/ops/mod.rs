@@ -63,6 +63,27 @@ pub enum Renormalize {
     Yes,
 }
 
+/// Experts in groups of equals, of which a token takes the best ones only (DeepSeek-V2, section 2.2.2: so that its experts
+/// sit on few machines).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GroupLimit {
+    /// Groups; the experts are shared equally by them.
+    pub count: usize,
+    /// Groups a token may choose from.
+    pub used: usize,
+    /// What makes a group good.
+    pub score: GroupScore,
+}
+
+/// By what groups of experts are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GroupScore {
+    /// The best expert's score (DeepSeek-V2).
+    Best,
+    /// The sum of the best two's (DeepSeek-V3).
+    BestTwo,
+}
+
 /// How tokens choose experts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Router {
@@ -70,6 +91,8 @@ pub struct Router {
     pub gate: Gate,
     /// Experts for each token.
     pub k: usize,
+    /// Whether only the best groups of experts may be chosen from.
+    pub groups: Option<GroupLimit>,
     /// What becomes of the sum of weights.
     pub renormalize: Renormalize,
     /// Every weight is multiplied by it at the end.

@@ -1,7 +1,7 @@
 //! Mixture of experts: who works on which token, and the sum of what they say.
 
 use super::norm::Softmax;
-use super::{CHEAP, DEAR, Gate, Renormalize, Router, math, piece};
+use super::{CHEAP, DEAR, Gate, GroupLimit, GroupScore, Renormalize, Router, math, piece};
 use crate::Cpu;
 use crate::isa::{Isa, Op, vectorize};
 use crate::naive::max;
@@ -18,23 +18,27 @@ pub fn route(cpu: Cpu<'_>, logits: &[f32], experts: usize, router: &Router, bias
     assert!(k > 0 && k <= experts && logits.len().is_multiple_of(experts), "{k} of {experts} experts, {} logits", logits.len());
     assert!(ids.len() == logits.len() / experts * k && weights.len() == ids.len(), "{} ids, {} weights", ids.len(), weights.len());
     assert!(bias.is_none_or(|b| b.len() == experts), "a bias for each expert");
+    if let Some(GroupLimit { count, used, .. }) = router.groups {
+        assert!(used > 0 && used <= count && experts.is_multiple_of(count), "{used} of {count} groups of {experts} experts");
+    }
     let tokens = logits.len() / experts;
     let step = piece(cpu, logits.len(), experts, DEAR) / experts;
     let (all_ids, all_weights) = (Disjoint::new(ids, k, k), Disjoint::new(weights, k, k));
     cpu.parallel(tokens.div_ceil(step), &|i| {
         let rows = i * step..((i + 1) * step).min(tokens);
         let (mut ids, mut weights) = (all_ids.take(rows.clone(), 0), all_weights.take(rows.clone(), 0));
-        let mut p = vec![0.0; experts];
+        let (mut p, mut scores) = (vec![0.0; experts], vec![0.0; experts]);
         for (r, t) in rows.enumerate() {
             p.copy_from_slice(&logits[t * experts..][..experts]);
-            vectorize(cpu.level, Route { p: &mut p, router, bias, ids: ids.row(r), weights: weights.row(r) });
+            vectorize(cpu.level, Route { p: &mut p, scores: &mut scores, router, bias, ids: ids.row(r), weights: weights.row(r) });
         }
     });
 }
 
-/// One token: p are its logits.
+/// One token: p are its logits; scores, by which experts are chosen, are to be made.
 struct Route<'a> {
     p: &'a mut [f32],
+    scores: &'a mut [f32],
     router: &'a Router,
     bias: Option<&'a [f32]>,
     ids: &'a mut [u32],
@@ -46,7 +50,7 @@ impl Op for Route<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Route { p, router, bias, ids, weights } = self;
+        let Route { p, scores, router, bias, ids, weights } = self;
         match router.gate {
             Gate::Softmax => Softmax { width: p.len(), x: p }.run(isa),
             Gate::SoftmaxTopK => {}
@@ -57,7 +61,17 @@ impl Op for Route<'_> {
                 }
             }
         }
-        best(p, bias, ids, weights);
+        for (e, (score, p)) in scores.iter_mut().zip(&*p).enumerate() {
+            let biased = match bias {
+                Some(bias) => *p + bias[e],
+                None => *p,
+            };
+            *score = if biased.is_nan() { f32::NEG_INFINITY } else { biased };
+        }
+        if let Some(limit) = router.groups {
+            leave_best_groups(scores, limit);
+        }
+        best(scores, ids, weights);
         for (id, weight) in ids.iter().zip(&mut *weights) {
             *weight = p[*id as usize];
         }
@@ -84,16 +98,37 @@ impl Op for Route<'_> {
     }
 }
 
-/// The ids of the greatest p + bias, greatest first, of equals the first; `scores` are theirs. NaN counts as -inf.
+/// Takes the experts of all groups but the best out of the choice; of equal groups the first are better.
 #[inline(always)]
-fn best(p: &[f32], bias: Option<&[f32]>, ids: &mut [u32], scores: &mut [f32]) {
+fn leave_best_groups(scores: &mut [f32], limit: GroupLimit) {
+    let size = scores.len() / limit.count;
+    let score = |group: &[f32]| {
+        let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+        for s in group {
+            (first, second) = if *s > first { (*s, first) } else { (first, max(*s, second)) };
+        }
+        match limit.score {
+            GroupScore::Best => first,
+            GroupScore::BestTwo if size > 1 => first + second,
+            GroupScore::BestTwo => first,
+        }
+    };
+    // A group stays while fewer than `used` are better, or as good and before it.
+    let groups: Vec<f32> = scores.chunks_exact(size).map(score).collect();
+    for (g, group) in scores.chunks_exact_mut(size).enumerate() {
+        let better = groups.iter().enumerate().filter(|(i, s)| **s > groups[g] || **s == groups[g] && *i < g).count();
+        if better >= limit.used {
+            group.fill(f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// The ids of the greatest scores, greatest first, of equals the first; `scores` are theirs.
+#[inline(always)]
+fn best(all: &[f32], ids: &mut [u32], scores: &mut [f32]) {
     let mut filled = 0;
-    for (e, p) in p.iter().enumerate() {
-        let score = match bias {
-            Some(bias) => *p + bias[e],
-            None => *p,
-        };
-        let score = if score.is_nan() { f32::NEG_INFINITY } else { score };
+    for (e, score) in all.iter().enumerate() {
+        let score = *score;
         if filled == ids.len() && score <= scores[filled - 1] {
             continue;
         }
