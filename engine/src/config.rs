@@ -310,7 +310,8 @@ fn experts(keys: &Keys<'_>) -> Result<Option<ExpertConfig>> {
     if let Some((all, used)) = groups
         && (!count.is_multiple_of(all) || used == 0)
     {
-        let fault = Fault::at(keys.name("expert_group_count")).expected(format!("a divisor of expert_count {count}, and some of them used"));
+        let fault =
+            Fault::at(keys.name("expert_group_count")).expected(format!("a divisor of expert_count {count}, and some of them used"));
         return Err(Error::Gguf(fault.found(format!("{used} of {all}"))));
     }
     Ok(Some(ExpertConfig {
