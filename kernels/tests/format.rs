@@ -22,16 +22,20 @@ impl Random {
 fn random_blocks(format: Format, blocks: usize) -> Vec<u8> {
     let floats: &[usize] = match format {
         Format::F32 => &[2],
-        Format::F16 | Format::BF16 | Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[0],
+        Format::F16 | Format::BF16 | Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::IQ4_NL => &[0],
         Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => &[0, 2],
         Format::Q2_K => &[80, 82],
         Format::Q3_K => &[108],
         Format::Q6_K => &[208],
+        Format::MXFP4 => &[],
     };
     let mut random = Random(1);
     let mut bytes: Vec<u8> = (0..blocks * format.block_bytes()).map(|_| (random.next() >> 56) as u8).collect();
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
         floats.iter().for_each(|at| block[at + 1] &= 0xbf);
+        if format == Format::MXFP4 {
+            block[0] &= 0xbf;
+        }
     }
     bytes
 }
@@ -45,7 +49,7 @@ fn hash(values: &[f32]) -> u64 {
 type Probes = [(usize, f32); 4];
 
 /// What gguf-py 0.19 (`gguf.quants.dequantize`) makes of `random_blocks(format, 8)` (512 for floats): the hash and four values.
-const GOLDEN: [(Format, u64, Probes); 13] = [
+const GOLDEN: [(Format, u64, Probes); 15] = [
     (Format::F32, 0xe2e029af0c4f621c, [(0, 4.486143e-18), (17, 9.54603e-07), (289, 2.2649257e-13), (511, 2.7755902e-15)]),
     (Format::F16, 0xa843563315ac5a60, [(0, -3.695488e-05), (17, 1.8847656), (289, -7.432699e-05), (511, 0.0013494492)]),
     (Format::BF16, 0xd268d4ad42a18447, [(0, -1.7338542e-37), (17, 1.078125), (289, -5.2427048e-36), (511, 5.4526066e-26)]),
@@ -59,6 +63,8 @@ const GOLDEN: [(Format, u64, Probes); 13] = [
     (Format::Q4_K, 0xb85e8353eb2810b6, [(0, -0.29038525), (17, -0.29038525), (1057, 0.034626782), (2047, -7.4188075)]),
     (Format::Q5_K, 0x8fe8237c2626ffeb, [(0, -0.2867267), (17, -0.28794622), (1057, -3.682023), (2047, -0.25854635)]),
     (Format::Q6_K, 0x5fae3d58bf3b9444, [(0, -0.5430889), (17, 0.042045593), (1057, 64.11914), (2047, 41.680298)]),
+    (Format::IQ4_NL, 0x545aafceb9896db6, [(0, 0.0012934208), (17, 0.00081300735), (161, 0.0077416897), (255, 5.1896057)]),
+    (Format::MXFP4, 0x3ac5f98788cbf5e6, [(0, 1.0339758e-25), (17, -1.0339758e-25), (161, 4.7019774e-38), (255, -6442451000.0)]),
 ];
 
 #[test]
@@ -77,11 +83,16 @@ fn dequantize_has_ggmls_bits() {
 #[test]
 fn packing_undoes_unpacking() {
     for format in Format::ALL.into_iter().filter(|f| f.form() != Form::Float) {
-        let (mut block, mut back) = (Block::new(), vec![0; format.block_bytes()]);
+        let (mut block, mut again, mut back) = (Block::new(), Block::new(), vec![0; format.block_bytes()]);
         for bytes in random_blocks(format, 16).chunks_exact(format.block_bytes()) {
             block.unpack(format, bytes);
             block.pack(format, &mut back);
-            assert_eq!(back, bytes, "{}", format.name());
+            match format {
+                // It has two codes for 0.
+                Format::MXFP4 => again.unpack(format, &back),
+                _ => assert_eq!(back, bytes, "{}", format.name()),
+            }
+            assert!(format != Format::MXFP4 || again == block);
         }
     }
 }
@@ -107,8 +118,8 @@ fn error(format: Format, x: &[f32], importance: Option<&[f32]>, counted: &[f32])
     (weighed(&|i| f64::from(back[i]) - f64::from(x[i])) / weighed(&|i| f64::from(x[i]))).sqrt()
 }
 
-/// The relative error that llama-quantize (Debian's package of November 2026, `--pure`) leaves on 256 x 2048 normal numbers.
-const LLAMA_CPP: [(Format, f64); 13] = [
+/// The relative error that llama-quantize (Debian's package of November 2026, `--pure`) leaves on 256 x 2048 normal numbers (MXFP4: gguf-py 0.19).
+const LLAMA_CPP: [(Format, f64); 15] = [
     (Format::F32, 0.0),
     (Format::F16, 2.5e-4),
     (Format::BF16, 1.8e-3),
@@ -122,6 +133,8 @@ const LLAMA_CPP: [(Format, f64); 13] = [
     (Format::Q4_K, 0.0714),
     (Format::Q5_K, 0.0362),
     (Format::Q6_K, 0.0178),
+    (Format::IQ4_NL, 0.0762),
+    (Format::MXFP4, 0.1141),
 ];
 
 #[test]
@@ -165,6 +178,8 @@ fn odd_blocks_stay_near_themselves() {
                 let length = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
                 // Importances of zero leave the error free; it must only stay a number.
                 let bound = if importance.is_some_and(|w| w[0] == 0.0) { 10.0 } else { bound };
+                // Its scales are powers of two.
+                let bound = if format == Format::MXFP4 { bound.max(0.1) } else { bound };
                 assert!(missed <= bound * length, "{} of {name}: {missed} of {length}", format.name());
             }
         }

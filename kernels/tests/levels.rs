@@ -21,9 +21,9 @@ impl Numbers {
         let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap()).map(|_| self.next() as u8).collect();
         // Where the halves of a block lie; an exponent of 8 to 15 (0.002 … 1) replaces theirs.
         let halves: &[usize] = match format {
-            Format::F32 | Format::BF16 => &[],
+            Format::F32 | Format::BF16 | Format::MXFP4 => &[],
             Format::F16 => &[0],
-            Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[0],
+            Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::IQ4_NL => &[0],
             Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => &[0, 2],
             Format::Q2_K => &[80, 82],
             Format::Q3_K => &[108],
@@ -35,6 +35,7 @@ impl Numbers {
             }
             match format {
                 Format::F32 => block.copy_from_slice(&self.floats(1)[0].to_le_bytes()),
+                Format::MXFP4 => block[0] = block[0] & 0x0f | 0x70,
                 Format::BF16 => block[1] = block[1] & 0x83 | 0x3c,
                 _ => {}
             }
@@ -129,7 +130,7 @@ fn several_products_share_their_inputs() {
     let mut numbers = Numbers(7);
     let cols = 512;
     // More products than share one region, of all kinds.
-    let shapes = [16, 8, 40, 3, 24, 24, 9, 100, 64, 5, 33, 48, 17];
+    let shapes = [16, 8, 40, 3, 24, 24, 9, 100, 64, 5, 33, 48, 17].into_iter().cycle();
     let weights: Vec<_> = Format::ALL.into_iter().zip(shapes).map(|(f, rows)| (f, rows, numbers.weights(f, rows, cols))).collect();
     let pool = Pool::new(2);
     for (level, tokens) in Level::available().flat_map(|level| [1, 3, 20].map(|tokens| (level, tokens))) {

@@ -112,11 +112,13 @@ impl TensorType {
             TensorType::Q4_K => Format::Q4_K,
             TensorType::Q5_K => Format::Q5_K,
             TensorType::Q6_K => Format::Q6_K,
+            TensorType::IQ4_NL => Format::IQ4_NL,
+            TensorType::MXFP4 => Format::MXFP4,
             TensorType::Q8_1 | TensorType::Q8_K => return None,
             TensorType::IQ1_S | TensorType::IQ1_M | TensorType::IQ2_XXS | TensorType::IQ2_XS | TensorType::IQ2_S => return None,
-            TensorType::IQ3_XXS | TensorType::IQ3_S | TensorType::IQ4_NL | TensorType::IQ4_XS => return None,
+            TensorType::IQ3_XXS | TensorType::IQ3_S | TensorType::IQ4_XS => return None,
             TensorType::TQ1_0 | TensorType::TQ2_0 | TensorType::Q1_0 | TensorType::Q2_0 => return None,
-            TensorType::MXFP4 | TensorType::NVFP4 => return None,
+            TensorType::NVFP4 => return None,
             TensorType::I8 | TensorType::I16 | TensorType::I32 | TensorType::I64 | TensorType::F64 => return None,
         })
     }
@@ -147,6 +149,8 @@ impl From<Format> for TensorType {
             Format::Q4_K => TensorType::Q4_K,
             Format::Q5_K => TensorType::Q5_K,
             Format::Q6_K => TensorType::Q6_K,
+            Format::IQ4_NL => TensorType::IQ4_NL,
+            Format::MXFP4 => TensorType::MXFP4,
         }
     }
 }

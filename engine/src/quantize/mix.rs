@@ -340,6 +340,7 @@ fn fitting(format: Format, cols: u64) -> Format {
         Format::Q5_K => Format::Q5_1,
         Format::Q6_K => Format::Q8_0,
         Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 | Format::F16 | Format::BF16 | Format::F32 => Format::F16,
+        Format::IQ4_NL | Format::MXFP4 => Format::F16,
     };
     if whole(smaller) { smaller } else { Format::F16 }
 }

@@ -132,6 +132,38 @@ fn polish<const N: usize>(x: &[f32; N], weights: &[f32; N], low: f32, high: f32,
     xq / qq
 }
 
+/// The value of an ascending table that is nearest to `x`.
+pub(super) fn nearest_of(ascending: &[i8; 16], x: f32) -> f32 {
+    let mut at = 0;
+    for pair in ascending.windows(2) {
+        at += usize::from(x > 0.5 * (f32::from(pair[0]) + f32::from(pair[1])));
+    }
+    f32::from(ascending[at])
+}
+
+/// The scale with which the values of an ascending table come closest to `x`. The weight of largest magnitude begins at either end of the
+/// table, and from there the scale is varied.
+pub(super) fn multiples_of<const N: usize>(ascending: &[i8; 16], x: &[f32; N], weights: &[f32; N]) -> f32 {
+    let largest = x.iter().fold(0.0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
+    if largest.abs() < NOTHING {
+        return 0.0;
+    }
+    let (mut best, mut best_score) = (0.0, -1.0f64);
+    for end in [ascending[0], ascending[15]] {
+        for step in -7..=7 {
+            let inverse = (f32::from(end) + step as f32) / largest;
+            let q: [f32; N] = array::from_fn(|i| nearest_of(ascending, inverse * x[i]));
+            let xq = sum(&array::from_fn::<_, N, _>(|i| weights[i] * x[i] * q[i]));
+            let qq = sum(&array::from_fn::<_, N, _>(|i| weights[i] * q[i] * q[i]));
+            let score = f64::from(xq) * f64::from(xq) / f64::from(qq);
+            if qq > 0.0 && score > best_score {
+                (best, best_score) = (xq / qq, score);
+            }
+        }
+    }
+    best
+}
+
 /// The scale and minimum with which codes `0..=top` come closest to `x`.
 pub(super) fn affine<const N: usize>(x: &[f32; N], weights: &[f32; N], top: i8, search: &Search, floor: Floor) -> Line {
     let top = f32::from(top);

@@ -29,30 +29,7 @@
 //!               8..12  low nibble: low 4 bits of sc[4..8], high nibble: of m[4..8]
 //! ```
 
-use super::{Block, Format, f16_at, put_f16};
-
-pub(super) fn unpack(format: Format, bytes: &[u8], block: &mut Block) {
-    match format {
-        Format::Q2_K => unpack_q2(bytes, block),
-        Format::Q3_K => unpack_q3(bytes, block),
-        Format::Q4_K => unpack_q4_q5(bytes, None, 16, block),
-        Format::Q5_K => unpack_q4_q5(bytes, Some(16), 48, block),
-        Format::Q6_K => unpack_q6(bytes, block),
-        Format::F32 | Format::F16 | Format::BF16 | Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => {}
-    }
-}
-
-pub(super) fn pack(format: Format, block: &Block, bytes: &mut [u8]) {
-    bytes.fill(0);
-    match format {
-        Format::Q2_K => pack_q2(block, bytes),
-        Format::Q3_K => pack_q3(block, bytes),
-        Format::Q4_K => pack_q4_q5(block, None, 16, bytes),
-        Format::Q5_K => pack_q4_q5(block, Some(16), 48, bytes),
-        Format::Q6_K => pack_q6(block, bytes),
-        Format::F32 | Format::F16 | Format::BF16 | Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => {}
-    }
-}
+use super::{Block, f16_at, put_f16};
 
 /// The eight runs of 32 weights from 128h + 32j: where each begins, h, and j.
 const RUNS: [(usize, usize, usize); 8] =
@@ -72,7 +49,7 @@ fn split(bytes: &mut [u8], codes: &[i8], bits: impl Fn(u8) -> u8) {
     }
 }
 
-fn unpack_q2(bytes: &[u8], block: &mut Block) {
+pub(super) fn unpack_q2(bytes: &[u8], block: &mut Block) {
     block.group = 16;
     (block.d, block.dmin) = (f16_at(bytes, 80), f16_at(bytes, 82));
     for (g, byte) in bytes[..16].iter().enumerate() {
@@ -84,7 +61,7 @@ fn unpack_q2(bytes: &[u8], block: &mut Block) {
     }
 }
 
-fn pack_q2(block: &Block, bytes: &mut [u8]) {
+pub(super) fn pack_q2(block: &Block, bytes: &mut [u8]) {
     put_f16(bytes, 80, block.d);
     put_f16(bytes, 82, block.dmin);
     for (g, byte) in bytes[..16].iter_mut().enumerate() {
@@ -95,7 +72,7 @@ fn pack_q2(block: &Block, bytes: &mut [u8]) {
     }
 }
 
-fn unpack_q3(bytes: &[u8], block: &mut Block) {
+pub(super) fn unpack_q3(bytes: &[u8], block: &mut Block) {
     block.group = 16;
     (block.d, block.dmin) = (f16_at(bytes, 108), 0.0);
     let scales = &bytes[96..108];
@@ -111,7 +88,7 @@ fn unpack_q3(bytes: &[u8], block: &mut Block) {
     }
 }
 
-fn pack_q3(block: &Block, bytes: &mut [u8]) {
+pub(super) fn pack_q3(block: &Block, bytes: &mut [u8]) {
     put_f16(bytes, 108, block.d);
     for g in 0..16 {
         let scale = (block.scales[g] + 32) as u8;
@@ -125,7 +102,7 @@ fn pack_q3(block: &Block, bytes: &mut [u8]) {
     }
 }
 
-fn unpack_q4_q5(bytes: &[u8], high: Option<usize>, codes: usize, block: &mut Block) {
+pub(super) fn unpack_q4_q5(bytes: &[u8], high: Option<usize>, codes: usize, block: &mut Block) {
     block.group = 32;
     (block.d, block.dmin) = (f16_at(bytes, 0), f16_at(bytes, 2));
     let s = &bytes[4..16];
@@ -145,7 +122,7 @@ fn unpack_q4_q5(bytes: &[u8], high: Option<usize>, codes: usize, block: &mut Blo
     }
 }
 
-fn pack_q4_q5(block: &Block, high: Option<usize>, codes: usize, bytes: &mut [u8]) {
+pub(super) fn pack_q4_q5(block: &Block, high: Option<usize>, codes: usize, bytes: &mut [u8]) {
     put_f16(bytes, 0, block.d);
     put_f16(bytes, 2, block.dmin);
     for g in 0..4 {
@@ -162,7 +139,7 @@ fn pack_q4_q5(block: &Block, high: Option<usize>, codes: usize, bytes: &mut [u8]
     }
 }
 
-fn unpack_q6(bytes: &[u8], block: &mut Block) {
+pub(super) fn unpack_q6(bytes: &[u8], block: &mut Block) {
     block.group = 16;
     (block.d, block.dmin) = (f16_at(bytes, 208), 0.0);
     for g in 0..16 {
@@ -175,7 +152,7 @@ fn unpack_q6(bytes: &[u8], block: &mut Block) {
     }
 }
 
-fn pack_q6(block: &Block, bytes: &mut [u8]) {
+pub(super) fn pack_q6(block: &Block, bytes: &mut [u8]) {
     put_f16(bytes, 208, block.d);
     for g in 0..16 {
         bytes[192 + g] = block.scales[g] as u8;

@@ -37,6 +37,7 @@ const fn layout(format: Format) -> Layout {
         Format::Q5_1 => Layout { m: Some(2), fifth: Some(4), codes: 8, bias: 0, top: 31 },
         Format::Q8_0 | Format::F32 | Format::F16 | Format::BF16 => Layout { m: None, fifth: None, codes: 2, bias: 0, top: 127 },
         Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => layout(Format::Q8_0),
+        Format::IQ4_NL | Format::MXFP4 => layout(Format::Q8_0),
     }
 }
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Every product and the difference are rounded to f32 on their own, which is what ggml computes: values are equal to its values
-//! bit for bit. Layouts are pictured in [`plain`], [`legacy`] and [`k`]; their source is the GGUF specification
+//! bit for bit. Layouts are pictured in [`plain`], [`legacy`], [`k`] and [`table`]; their source is the GGUF specification
 //! (github.com/ggml-org/ggml, docs/gguf.md) and the block structs that it names. All numbers are little-endian.
 
 mod fit;
@@ -17,6 +17,7 @@ pub mod k;
 mod k_quantize;
 pub mod legacy;
 pub mod plain;
+pub mod table;
 
 /// A tensor format that hob has kernels for. Names are ggml's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,11 +36,13 @@ pub enum Format {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    MXFP4,
 }
 
 impl Format {
     /// All formats, for tables and tests.
-    pub const ALL: [Format; 13] = [
+    pub const ALL: [Format; 15] = [
         Format::F32,
         Format::F16,
         Format::BF16,
@@ -53,13 +56,15 @@ impl Format {
         Format::Q4_K,
         Format::Q5_K,
         Format::Q6_K,
+        Format::IQ4_NL,
+        Format::MXFP4,
     ];
 
     /// Weights in a block.
     pub const fn block_len(self) -> usize {
         match self {
             Format::F32 | Format::F16 | Format::BF16 => 1,
-            Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => 32,
+            Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 | Format::IQ4_NL | Format::MXFP4 => 32,
             Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => 256,
         }
     }
@@ -79,6 +84,8 @@ impl Format {
             Format::Q4_K => 144,
             Format::Q5_K => 176,
             Format::Q6_K => 210,
+            Format::IQ4_NL => 18,
+            Format::MXFP4 => 17,
         }
     }
 
@@ -98,6 +105,8 @@ impl Format {
             Format::Q4_K => "Q4_K",
             Format::Q5_K => "Q5_K",
             Format::Q6_K => "Q6_K",
+            Format::IQ4_NL => "IQ4_NL",
+            Format::MXFP4 => "MXFP4",
         }
     }
 
@@ -116,6 +125,7 @@ impl Format {
         match self {
             Format::F32 | Format::F16 | Format::BF16 => Form::Float,
             Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::Q3_K | Format::Q6_K => Form::Symmetric,
+            Format::IQ4_NL | Format::MXFP4 => Form::Symmetric,
             Format::Q4_1 | Format::Q5_1 | Format::Q2_K | Format::Q4_K | Format::Q5_K => Form::Affine,
         }
     }
@@ -125,6 +135,7 @@ impl Format {
         match self {
             Format::F32 | Format::F16 | Format::BF16 => InputKind::F32,
             Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => InputKind::Int8Per32,
+            Format::IQ4_NL | Format::MXFP4 => InputKind::Int8Per32,
             Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => InputKind::Int8Per256,
         }
     }
@@ -183,23 +194,41 @@ impl Block {
         Block { d: 0.0, dmin: 0.0, group: 32, scales: [0; 16], mins: [0; 16], codes: [0; 256] }
     }
 
+    /// The first 32 codes as one group, whose scale is `d` alone.
+    fn one_group(&mut self, d: f32) {
+        (self.d, self.dmin, self.group, self.scales[0], self.mins[0]) = (d, 0.0, 32, 1, 0);
+    }
+
     /// Takes one block of `format` apart; `bytes` is exactly one block. Formats of [`Form::Float`] have no blocks: nothing is done.
     pub fn unpack(&mut self, format: Format, bytes: &[u8]) {
         debug_assert_eq!(bytes.len(), format.block_bytes());
         match format {
             Format::F32 | Format::F16 | Format::BF16 => {}
             Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => legacy::unpack(format, bytes, self),
-            Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => k::unpack(format, bytes, self),
+            Format::Q2_K => k::unpack_q2(bytes, self),
+            Format::Q3_K => k::unpack_q3(bytes, self),
+            Format::Q4_K => k::unpack_q4_q5(bytes, None, 16, self),
+            Format::Q5_K => k::unpack_q4_q5(bytes, Some(16), 48, self),
+            Format::Q6_K => k::unpack_q6(bytes, self),
+            Format::IQ4_NL => table::unpack_iq4_nl(bytes, self),
+            Format::MXFP4 => table::unpack_mxfp4(bytes, self),
         }
     }
 
     /// Puts one block together: the reverse of [`Block::unpack`].
     pub fn pack(&self, format: Format, bytes: &mut [u8]) {
         debug_assert_eq!(bytes.len(), format.block_bytes());
+        bytes.fill(0);
         match format {
             Format::F32 | Format::F16 | Format::BF16 => {}
             Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => legacy::pack(format, self, bytes),
-            Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => k::pack(format, self, bytes),
+            Format::Q2_K => k::pack_q2(self, bytes),
+            Format::Q3_K => k::pack_q3(self, bytes),
+            Format::Q4_K => k::pack_q4_q5(self, None, 16, bytes),
+            Format::Q5_K => k::pack_q4_q5(self, Some(16), 48, bytes),
+            Format::Q6_K => k::pack_q6(self, bytes),
+            Format::IQ4_NL => table::pack_iq4_nl(self, bytes),
+            Format::MXFP4 => table::pack_mxfp4(self, bytes),
         }
     }
 
@@ -255,6 +284,7 @@ pub fn quantize(format: Format, x: &[f32], importance: Option<&[f32]>, out: &mut
     for (b, (x, out)) in x.chunks_exact(len).zip(out.chunks_exact_mut(format.block_bytes())).enumerate() {
         let importance = importance.map(|w| &w[b * len..(b + 1) * len]);
         match format.input() {
+            InputKind::Int8Per32 if matches!(format, Format::IQ4_NL | Format::MXFP4) => table::fit(format, x, importance, &mut block),
             InputKind::F32 | InputKind::Int8Per32 => legacy::fit(format, x, importance, &mut block),
             InputKind::Int8Per256 => k_quantize::fit(format, x, importance, &mut block),
         }

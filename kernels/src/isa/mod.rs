@@ -270,6 +270,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// The half in the low 16 bits of each lane, widened.
     fn low_f16(self, a: Self::I) -> Self::F;
 
+    /// For every byte of `index` (0 … 15) the byte of `table` there.
+    fn lookup(self, table: &[i8; 16], index: Self::I) -> Self::I;
+
     // ---- rows of blocks and byte dot products
 
     /// 16 bytes at `at` of each of `LANES` rows, transposed: vector g holds bytes 4g … 4g + 3 of row r in lane r.

@@ -312,6 +312,11 @@ impl<D: Dot> Isa for Neon<D> {
     }
 
     #[inline(always)]
+    fn lookup(self, table: &[i8; 16], index: int32x4_t) -> int32x4_t {
+        unsafe { vreinterpretq_s32_s8(vqtbl1q_s8(vld1q_s8(table.as_ptr()), vreinterpretq_u8_s32(index))) }
+    }
+
+    #[inline(always)]
     fn load_rows<const BYTES: usize>(self, block: Block<'_, BYTES>, at: usize) -> [int32x4_t; 4] {
         let (p, stride) = block.at(at, 16, 4);
         prefetch(block.ahead(at));

@@ -191,6 +191,11 @@ impl Isa for Scalar {
         a.map(|a| f16::from_bits(a as u16).to_f32())
     }
 
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], index: I) -> I {
+        index.map(|index| i32::from_le_bytes(bytes(index).map(|at| table[usize::from(at & 15)] as u8)))
+    }
+
     #[inline(never)]
     fn load_rows<const BYTES: usize>(self, block: Block<'_, BYTES>, at: usize) -> [I; 4] {
         from_fn(|g| self.load_words(block, at + 4 * g))

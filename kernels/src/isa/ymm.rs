@@ -327,6 +327,11 @@ impl<D: Dot> Isa for Ymm<D> {
     }
 
     #[inline(always)]
+    fn lookup(self, table: &[i8; 16], index: __m256i) -> __m256i {
+        unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), index) }
+    }
+
+    #[inline(always)]
     fn load_rows<const BYTES: usize>(self, block: Block<'_, BYTES>, at: usize) -> [__m256i; 4] {
         let (p, stride) = block.at(at, 16, 8);
         let ahead = block.ahead(at);

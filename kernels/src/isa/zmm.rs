@@ -213,6 +213,11 @@ impl Isa for Zmm {
     }
 
     #[inline(always)]
+    fn lookup(self, table: &[i8; 16], index: __m512i) -> __m512i {
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), index) }
+    }
+
+    #[inline(always)]
     fn load_rows<const BYTES: usize>(self, block: Block<'_, BYTES>, at: usize) -> [__m512i; 4] {
         let (p, stride) = block.at(at, 16, 16);
         let ahead = block.ahead(at);

@@ -6,6 +6,7 @@
 #![allow(non_camel_case_types)] // ggml's names
 
 use super::quantized::{Blocks32, Codes, FlatFormat, K, KFormat, Panel, Second};
+use crate::format::table::{E2M1, NONLINEAR};
 use crate::isa::{Isa, Rows};
 
 /// Four bytes of each lane, unsigned, widened.
@@ -62,6 +63,7 @@ pub(super) struct Q4KBlock;
 pub(super) type Q4_K = K<Q4KBlock>;
 
 impl KFormat for Q4KBlock {
+    type Like = Q4KBlock;
     const GROUP: usize = 32;
     const FLUSH: usize = 8; // 2 · 15 · 127 · 8 = 30480
     const SECOND: Second = Second::Mins32;
@@ -86,6 +88,7 @@ pub(super) struct Q5KBlock;
 pub(super) type Q5_K = K<Q5KBlock>;
 
 impl KFormat for Q5KBlock {
+    type Like = Q5KBlock;
     const GROUP: usize = 32;
     const FLUSH: usize = 4; // 2 · 31 · 127 · 4 = 31496
     const SECOND: Second = Second::Mins32;
@@ -121,6 +124,7 @@ pub(super) struct Q6KBlock;
 pub(super) type Q6_K = K<Q6KBlock>;
 
 impl KFormat for Q6KBlock {
+    type Like = Q6KBlock;
     const GROUP: usize = 16;
     const FLUSH: usize = 2; // 2 · 63 · 127 · 2 = 32004
     const SECOND: Second = Second::Bias32;
@@ -158,6 +162,7 @@ pub(super) struct Q2KBlock;
 pub(super) type Q2_K = K<Q2KBlock>;
 
 impl KFormat for Q2KBlock {
+    type Like = Q2KBlock;
     const GROUP: usize = 16;
     const FLUSH: usize = 4; // 2 · 3 · 127 · 4 = 3048
     const SECOND: Second = Second::Mins16;
@@ -212,6 +217,7 @@ fn scales_q3<I: Isa>(isa: I, a: I::I, b: I::I, c: I::I) -> [I::I; 4] {
 }
 
 impl KFormat for Q3KBlock {
+    type Like = Q3KBlock;
     const GROUP: usize = 16;
     const FLUSH: usize = 4; // 2 · 7 · 127 · 4 = 7112
     const SECOND: Second = Second::Bias4;
@@ -268,6 +274,15 @@ fn set_nibbles<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: [I::I; 4]) {
     }
 }
 
+/// [`set_nibbles`], each nibble the code that `table` has for it.
+#[inline(always)]
+fn set_looked_up<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: [I::I; 4], table: &[i8; 16]) {
+    set_nibbles(isa, panel, at, v);
+    for code in &mut panel.codes[8 * at..8 * at + 8] {
+        *code = isa.lookup(table, *code);
+    }
+}
+
 /// Adds bit k of `bits` to column k as 16.
 #[inline(always)]
 fn set_fifth<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, mut bits: I::I) {
@@ -286,6 +301,7 @@ pub(super) struct Q40Block;
 pub(super) type Q4_0 = Blocks32<Q40Block>;
 
 impl FlatFormat for Q40Block {
+    type Like = Q40Block;
     const FLUSH: usize = 8;
     const CODES: Codes = Codes::Biased(8);
 
@@ -301,6 +317,7 @@ pub(super) struct Q41Block;
 pub(super) type Q4_1 = Blocks32<Q41Block>;
 
 impl FlatFormat for Q41Block {
+    type Like = Q41Block;
     const FLUSH: usize = 8;
     const CODES: Codes = Codes::Min;
 
@@ -316,6 +333,7 @@ pub(super) struct Q50Block;
 pub(super) type Q5_0 = Blocks32<Q50Block>;
 
 impl FlatFormat for Q50Block {
+    type Like = Q50Block;
     const FLUSH: usize = 4;
     const CODES: Codes = Codes::Biased(16);
 
@@ -332,6 +350,7 @@ pub(super) struct Q51Block;
 pub(super) type Q5_1 = Blocks32<Q51Block>;
 
 impl FlatFormat for Q51Block {
+    type Like = Q51Block;
     const FLUSH: usize = 4;
     const CODES: Codes = Codes::Min;
 
@@ -348,6 +367,7 @@ pub(super) struct Q80Block;
 pub(super) type Q8_0 = Blocks32<Q80Block>;
 
 impl FlatFormat for Q80Block {
+    type Like = Q80Block;
     const FLUSH: usize = 1;
     const CODES: Codes = Codes::Signed;
 
@@ -361,5 +381,60 @@ impl FlatFormat for Q80Block {
                 panel.codes[8 * at + 4 * half + g] = isa.signed_codes(v[g]);
             }
         }
+    }
+}
+
+pub(super) struct IQ4NLBlock;
+pub(super) type IQ4_NL = Blocks32<IQ4NLBlock>;
+
+impl FlatFormat for IQ4NLBlock {
+    type Like = Q80Block;
+    const FLUSH: usize = Q80Block::FLUSH;
+    const CODES: Codes = Q80Block::CODES;
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, at: usize, panel: &mut Panel<I>) {
+        let block = rows.block::<18>(block);
+        panel.d[at] = isa.low_f16(isa.load_words(block, 0));
+        set_looked_up(isa, panel, at, isa.load_rows(block, 2), &NONLINEAR);
+        for code in &mut panel.codes[8 * at..8 * at + 8] {
+            *code = isa.signed_codes(*code);
+        }
+    }
+}
+
+pub(super) struct MXFP4Block;
+pub(super) type MXFP4 = Blocks32<MXFP4Block>;
+
+/// As Q5_0 has them, 16 too large.
+const E2M1_BIASED: [i8; 16] = {
+    let (mut table, mut i) = (E2M1, 0);
+    while i < 16 {
+        table[i] += 16;
+        i += 1;
+    }
+    table
+};
+
+/// 2^(e-128) of the low byte of each lane; the two smallest are subnormal.
+#[inline(always)]
+fn power<I: Isa>(isa: I, v: I::I) -> I::F {
+    let e = isa.and(v, isa.splat_i(255));
+    let subnormal = isa.lt_i(e, isa.splat_i(2));
+    let least = isa.add_i(isa.shl::<21>(e), isa.splat_i(0x0020_0000));
+    let normal = isa.shl::<23>(isa.sub_i(e, isa.splat_i(1)));
+    isa.select(subnormal, isa.from_bits(least), isa.from_bits(normal))
+}
+
+impl FlatFormat for MXFP4Block {
+    type Like = Q50Block;
+    const FLUSH: usize = Q50Block::FLUSH;
+    const CODES: Codes = Q50Block::CODES;
+
+    #[inline(always)]
+    fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, at: usize, panel: &mut Panel<I>) {
+        let block = rows.block::<17>(block);
+        panel.d[at] = power(isa, isa.load_words(block, 0));
+        set_looked_up(isa, panel, at, isa.load_rows(block, 1), &E2M1_BIASED);
     }
 }

@@ -191,6 +191,8 @@ impl Work<'_> {
             Format::Q4_K => isa::vectorize(level, quantized::Run::<f::Q4_K>::new(self)),
             Format::Q5_K => isa::vectorize(level, quantized::Run::<f::Q5_K>::new(self)),
             Format::Q6_K => isa::vectorize(level, quantized::Run::<f::Q6_K>::new(self)),
+            Format::IQ4_NL => isa::vectorize(level, quantized::Run::<f::IQ4_NL>::new(self)),
+            Format::MXFP4 => isa::vectorize(level, quantized::Run::<f::MXFP4>::new(self)),
         }
     }
 }

@@ -53,6 +53,8 @@ pub(super) enum Second {
 
 /// A format in blocks of 256 with integer scales for sub-blocks.
 pub(super) trait KFormat {
+    /// The format whose product loops serve this one too, as all its other constants are the same: mostly itself.
+    type Like: KFormat;
     /// Columns of a sub-block: 16 or 32.
     const GROUP: usize;
     /// Sums of four products that fit in 16 bits, in steps of four columns; see [`Isa::NARROW`].
@@ -64,6 +66,8 @@ pub(super) trait KFormat {
 
 /// A format in blocks of 32 with one scale.
 pub(super) trait FlatFormat {
+    /// As [`KFormat::Like`].
+    type Like: FlatFormat;
     /// As [`KFormat::FLUSH`].
     const FLUSH: usize;
     const CODES: Codes;
@@ -85,6 +89,8 @@ pub(super) enum Codes {
 /// Any quantized format, as the product loops see it.
 pub(super) trait Quant {
     type Act;
+    /// Whose [`Quant::micro`] is to be used: formats whose panels look alike share it.
+    type Like: Quant<Act = Self::Act>;
     fn acts(inputs: &Inputs, group: usize) -> &[Self::Act];
     fn unpack<I: Isa>(isa: I, rows: &Rows, group: usize, cols: usize, panel: &mut Panel<I>);
     /// `acc[c][r] = fma(…)` for 256 columns, or the `cols` that are left.
@@ -102,6 +108,7 @@ pub(super) struct K<Q>(PhantomData<Q>);
 
 impl<Q: KFormat> Quant for K<Q> {
     type Act = Wide;
+    type Like = K<Q::Like>;
 
     #[inline(always)]
     fn acts(inputs: &Inputs, group: usize) -> &[Wide] {
@@ -176,6 +183,7 @@ pub(super) struct Blocks32<Q>(PhantomData<Q>);
 
 impl<Q: FlatFormat> Quant for Blocks32<Q> {
     type Act = Flat;
+    type Like = Blocks32<Q::Like>;
 
     #[inline(always)]
     fn acts(inputs: &Inputs, group: usize) -> &[Flat] {
@@ -375,7 +383,7 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
                     Q::unpack(isa, &strip.rows, group, cols - group * 256, panel);
                 }
                 let acts = Q::acts(work.inputs, group);
-                isa.outline(Group::<I, Q, R, C> {
+                isa.outline(Group::<I, Q::Like, R, C> {
                     panels: &panels,
                     acts,
                     inputs: &inputs[..count],
