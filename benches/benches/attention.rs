@@ -17,7 +17,7 @@ const WIDTH: usize = 128;
 
 fn attention(c: &mut Criterion) {
     let pool = pool();
-    let shape = Attend { heads: HEADS, scale: (WIDTH as f32).sqrt().recip(), softcap: None, window: Window::None };
+    let shape = Attend { heads: HEADS, scale: (WIDTH as f32).sqrt().recip(), softcap: None, window: Window::None, sinks: None };
     for (what, depth, tokens) in [("decode", setting("HOB_BENCH_DEPTH", 8192), 1), ("prefill", setting("HOB_BENCH_DEPTH", 4096), 512)] {
         let mut store = match KvStore::new(KvType::F16, KvType::F16, KV_HEADS, WIDTH, WIDTH, depth) {
             Ok(store) => store,

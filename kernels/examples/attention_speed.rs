@@ -116,7 +116,7 @@ fn elementwise(cpu: Cpu<'_>) {
 
 fn attention(cpu: Cpu<'_>, name: &str, dim: usize, position: usize, tokens: usize) {
     let (heads, kv_heads) = (32, 8);
-    let layer = Attend { heads, scale: 0.1, softcap: None, window: Window::None };
+    let layer = Attend { heads, scale: 0.1, softcap: None, window: Window::None, sinks: None };
     let mut store = KvStore::new(KvType::F16, KvType::F16, kv_heads, dim, dim, position + tokens).expect("memory");
     let context = numbers((position + tokens) * kv_heads * dim);
     store.write(cpu, 0, &context, &context);

@@ -24,6 +24,7 @@ struct Case {
     types: (KvType, KvType),
     softcap: Option<f32>,
     window: Window,
+    sinks: Option<&'static [f32]>,
     positions: usize,
     /// Queries before this position are left out.
     from: usize,
@@ -37,6 +38,7 @@ const PLAIN: Case = Case {
     types: (KvType::F16, KvType::F16),
     softcap: None,
     window: Window::None,
+    sinks: None,
     positions: 150,
     from: 0,
 };
@@ -63,21 +65,28 @@ fn cases() -> Vec<Case> {
     }
     for window in [1, 7, 64, 100] {
         cases.push(Case { window: Window::Sliding(window), softcap: Some(3.0), ..PLAIN });
+        cases.push(Case { window: Window::Chunked(window), ..PLAIN });
+    }
+    // Sinks less than any score, among them, and beyond them.
+    for (window, sinks) in [(Window::None, &[-90.0, 0.5]), (Window::Sliding(20), &[2.0, 200.0])] {
+        cases.push(Case { window, sinks: Some(sinks), ..PLAIN });
     }
     // Several chunks, whole and windowed.
     cases.push(Case { positions: 2100, from: 2040, ..PLAIN });
     cases.push(Case { positions: 2100, from: 1990, window: Window::Sliding(1030), softcap: Some(20.0), ..PLAIN });
+    cases.push(Case { positions: 2100, from: 1990, window: Window::Chunked(2050), sinks: Some(&[1.0, 2.0]), ..PLAIN });
     cases
 }
 
 impl Case {
-    fn attend(&self) -> Attend {
-        Attend { heads: self.heads, scale: 1.0 / (self.key_dim as f32).sqrt() * 3.0, softcap: self.softcap, window: self.window }
+    fn attend(&self) -> Attend<'_> {
+        let Case { heads, softcap, window, sinks, .. } = *self;
+        Attend { heads, scale: 1.0 / (self.key_dim as f32).sqrt() * 3.0, softcap, window, sinks }
     }
 
     fn name(&self) -> String {
-        let Case { heads, kv_heads, key_dim, value_dim, types, softcap, window, positions, from } = self;
-        format!("{heads}/{kv_heads} heads of {key_dim}, {value_dim}; {types:?} {softcap:?} {window:?}; {from}..{positions}")
+        let Case { heads, kv_heads, key_dim, value_dim, types, softcap, window, sinks, positions, from } = self;
+        format!("{heads}/{kv_heads} heads of {key_dim}, {value_dim}; {types:?} {softcap:?} {window:?} {sinks:?}; {from}..{positions}")
     }
 
     /// Queries of every position, keys, values.
@@ -100,15 +109,17 @@ impl Case {
         out
     }
 
-    /// The context fed in runs of `run` positions.
+    /// The context fed in runs of `run` positions, into a ring where there is a window.
     fn found(&self, cpu: Cpu<'_>, run: usize) -> Vec<f32> {
         let [q, k, v] = self.data();
-        let mut store = KvStore::new(self.types.0, self.types.1, self.kv_heads, self.key_dim, self.value_dim, self.positions).unwrap();
+        let keep = self.window.reach().map_or(self.positions, |reach| reach + run);
+        let (k_type, v_type) = self.types;
+        let mut store = KvStore::ring(k_type, v_type, self.kv_heads, self.key_dim, self.value_dim, self.positions, keep).unwrap();
         let mut out = vec![0.0; (self.positions - self.from) * self.heads * self.value_dim];
         let (qw, kw, vw) = (self.heads * self.key_dim, self.kv_heads * self.key_dim, self.kv_heads * self.value_dim);
         let mut at = 0;
         while at < self.positions {
-            let n = if at < self.from { self.from - at } else { run.min(self.positions - at) };
+            let n = run.min(if at < self.from { self.from } else { self.positions } - at);
             store.write(cpu, at, &k[at * kw..(at + n) * kw], &v[at * vw..(at + n) * vw]);
             if at >= self.from {
                 let rows = (at - self.from) * self.heads * self.value_dim..(at + n - self.from) * self.heads * self.value_dim;
@@ -226,6 +237,60 @@ fn a_copy_is_a_store_of_its_own() {
     store.write(cpu, 0, &v, &k);
     assert!(copy.read(100) == before && store.read(100) != before);
     assert!(copy.read(101).1[100 * 32..].iter().all(|x| *x == 0.0));
+}
+
+/// On paper: room for 10 + 6 positions is one block and a part of another, so two; position 130 takes the place of 2.
+#[test]
+fn a_ring_holds_what_is_looked_at_and_knows_how_far_it_goes_back() {
+    let pool = Pool::new(1);
+    let cpu = Cpu::new(Level::best(), &pool);
+    let mut store = KvStore::ring(KvType::F32, KvType::F32, 1, 2, 2, 1000, 16).unwrap();
+    assert_eq!((store.capacity(), store.bytes()), (1024, 128 * 2 * 2 * 4));
+    let put = |store: &mut KvStore, positions: std::ops::Range<usize>| {
+        positions.for_each(|p| store.write(cpu, p, &[p as f32; 2], &[p as f32; 2]));
+    };
+    put(&mut store, 0..128);
+    assert_eq!((store.oldest(), store.shortest(Window::Sliding(10))), (0, 0));
+    put(&mut store, 128..131);
+    assert_eq!((store.oldest(), store.shortest(Window::Sliding(10)), store.shortest(Window::Chunked(48))), (64, 73, 96));
+    let copy = store.copy(131).unwrap();
+    let attend_at = |store: &KvStore, position| {
+        let layer = Attend { heads: 1, scale: 0.0, softcap: None, window: Window::Sliding(2), sinks: None };
+        let mut out = [0.0; 2];
+        attend(cpu, &layer, &[0.0; 2], &[Lane { store, position, tokens: 1 }], &mut out);
+        out
+    };
+    // Scores of nothing: the mean of two values.
+    for store in [&store, &copy] {
+        assert_eq!(attend_at(store, 130), [129.5; 2]);
+        assert_eq!(attend_at(store, 72), [71.5; 2]);
+    }
+    // Cut back to 73 and gone on from there, what was let go of is still gone; from 0 on everything is new.
+    put(&mut store, 73..75);
+    assert_eq!(store.oldest(), 64);
+    put(&mut store, 0..2);
+    assert_eq!((store.oldest(), attend_at(&store, 1)), (0, [0.5; 2]));
+}
+
+#[test]
+fn windows_begin_where_they_say() {
+    let first = |window: Window| [0, 3, 4, 9].map(|p| window.first(p));
+    assert_eq!(first(Window::None), [0; 4]);
+    assert_eq!(first(Window::Sliding(4)), [0, 0, 1, 6]);
+    assert_eq!(first(Window::Chunked(4)), [0, 0, 4, 8]);
+}
+
+/// On paper: scores of 0, values of 1 at two positions, a sink of ln 2: weights 1, 1 and 2 make 1/2.
+#[test]
+fn a_sink_takes_its_share_and_brings_nothing() {
+    let pool = Pool::new(1);
+    let cpu = Cpu::new(Level::best(), &pool);
+    let mut store = KvStore::new(KvType::F32, KvType::F32, 1, 2, 2, 64).unwrap();
+    store.write(cpu, 0, &[1.0; 4], &[1.0; 4]);
+    let mut out = [0.0; 2];
+    let layer = Attend { heads: 1, scale: 0.0, softcap: None, window: Window::None, sinks: Some(&[std::f32::consts::LN_2]) };
+    attend(cpu, &layer, &[0.0; 2], &[Lane { store: &store, position: 1, tokens: 1 }], &mut out);
+    assert!(out.iter().all(|x| (x - 0.5).abs() < 1e-6), "{out:?}");
 }
 
 #[test]

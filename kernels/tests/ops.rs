@@ -163,7 +163,21 @@ fn routing() {
                 }
             }
         }
-        let (width, weights) = (50, numbers(tokens * k, 9, 1.0));
+        let (width, x) = (50, numbers(tokens * 50, 11, 2.0));
+        let (ids, weights) = ((0..tokens * k).map(|slot| (slot * 7 % experts) as u32).collect::<Vec<_>>(), numbers(tokens * k, 12, 1.0));
+        let bias = numbers(experts * width, 13, 1.0);
+        let mut expected = vec![0.0; tokens * k * width];
+        naive::ops::spread(&x, &weights, k, width, &mut expected);
+        let mut biased = expected.clone();
+        naive::ops::add_expert_bias(&mut biased, &bias, &ids, width);
+        everywhere(|cpu| {
+            let mut out = vec![1.0; tokens * k * width];
+            ops::spread(cpu, &x, &weights, k, width, &mut out);
+            equal(&out, &expected, &format!("spread to {k} {}", cpu.level));
+            ops::add_expert_bias(cpu, &mut out, &bias, &ids, width);
+            equal(&out, &biased, &format!("biases of {experts} {}", cpu.level));
+        });
+        let weights = numbers(tokens * k, 9, 1.0);
         let y = numbers(tokens * k * width, 10, 2.0);
         let mut expected = vec![0.0; tokens * width];
         naive::ops::combine(&y, &weights, k, width, &mut expected);
@@ -173,6 +187,17 @@ fn routing() {
             equal(&out, &expected, &format!("combine of {k} {}", cpu.level));
         });
     }
+}
+
+/// On paper: beyond their bounds gate and up count as 7, 7 and -7; at 0 the gate lets nothing through.
+#[test]
+fn gpt_oss_bounds_its_gate_and_its_up() {
+    let pool = Pool::new(1);
+    let (mut gate, up) = ([100.0, 100.0, 0.0, -100.0, f32::NAN, 1.0], [100.0, -100.0, 3.0, 5.0, 0.0, f32::NAN]);
+    ops::glu(Cpu::new(Level::best(), &pool), Activation::SwigluOai, &mut gate, &up);
+    let at_7 = 7.0 / (1.0 + (-1.702f32 * 7.0).exp());
+    assert!((gate[0] - at_7 * 8.0).abs() < 1e-4 && (gate[1] + at_7 * 6.0).abs() < 1e-4, "{gate:?}");
+    assert!(gate[2] == 0.0 && gate[3].abs() < 1e-20 && gate[4].is_nan() && gate[5].is_nan(), "{gate:?}");
 }
 
 #[test]

@@ -318,9 +318,10 @@ impl Op for Merge<'_> {
     }
 }
 
-/// `out = o · (1 / tree(l))`
+/// `out = o · (1 / tree(l))`, or with the sink among the weights.
 pub(super) struct Finish<'a> {
     pub(super) running: &'a Running,
+    pub(super) sink: Option<f32>,
     pub(super) o: &'a [f32],
     pub(super) out: &'a mut [f32],
 }
@@ -330,9 +331,18 @@ impl Op for Finish<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let inverse = isa.splat(1.0 / crate::naive::tree16(self.running.l));
+        let sum = isa.splat(crate::naive::tree16(self.running.l));
+        let factor = match self.sink {
+            None => isa.div(isa.splat(1.0), sum),
+            Some(sink) => {
+                let most = isa.splat(crate::naive::max(self.running.m, sink));
+                let a = math::exp(isa, isa.sub(isa.splat(self.running.m), most));
+                let b = math::exp(isa, isa.sub(isa.splat(sink), most));
+                isa.div(a, isa.fma(sum, a, b))
+            }
+        };
         for (o, out) in self.o.chunks(I::LANES).zip(self.out.chunks_mut(I::LANES)) {
-            isa.store_some(isa.mul(isa.load(o), inverse), out);
+            isa.store_some(isa.mul(isa.load(o), factor), out);
         }
     }
 }

@@ -23,11 +23,32 @@ pub enum Window {
     None,
     /// The last n, its own among them: at p, positions `max(0, p - n + 1) ..= p`.
     Sliding(usize),
+    /// Those of its own chunk of n: at p, positions `p - p mod n ..= p` (Llama 4).
+    Chunked(usize),
+}
+
+impl Window {
+    /// The first position that a query at `position` sees.
+    pub fn first(self, position: usize) -> usize {
+        match self {
+            Window::None => 0,
+            Window::Sliding(n) => (position + 1).saturating_sub(n),
+            Window::Chunked(n) => position - position % n,
+        }
+    }
+
+    /// Positions that a query sees at most; `None` where there is no limit.
+    pub fn reach(self) -> Option<usize> {
+        match self {
+            Window::None => None,
+            Window::Sliding(n) | Window::Chunked(n) => Some(n),
+        }
+    }
 }
 
 /// What stays the same over a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Attend {
+pub struct Attend<'a> {
     /// Query heads; a multiple of the store's heads.
     pub heads: usize,
     /// Queries are multiplied by it.
@@ -36,6 +57,8 @@ pub struct Attend {
     pub softcap: Option<f32>,
     /// What a query sees.
     pub window: Window,
+    /// `[heads]`: a score that takes part in the softmax and brings no value (Xiao et al. 2023; gpt-oss).
+    pub sinks: Option<&'a [f32]>,
 }
 
 /// A run of consecutive tokens of one sequence, whose keys and values are in the store already.
@@ -59,7 +82,7 @@ const PARTS_MOST: usize = 8 << 20;
 ///
 /// # Panics
 /// If shapes do not fit together or a lane goes beyond its store.
-pub fn attend(cpu: Cpu<'_>, attend: &Attend, q: &[f32], lanes: &[Lane<'_>], out: &mut [f32]) {
+pub fn attend(cpu: Cpu<'_>, attend: &Attend<'_>, q: &[f32], lanes: &[Lane<'_>], out: &mut [f32]) {
     let Some(work) = Work::new(attend, q, lanes) else { return };
     assert!(out.len() == work.tokens * work.attend.heads * work.value_dim, "{} queries, {} results", work.tokens, out.len());
     let items = work.tiles.len() * work.kv_heads;
@@ -97,14 +120,14 @@ fn split(cpu: Cpu<'_>, work: &Work<'_>, chunks: usize, out: &mut [f32]) {
                 let item = (index * work.kv_heads + head / work.group) * chunks + chunk - tile.chunks().start;
                 Part::read(&parts[(item * most + row) * work.part_len()..][..work.part_len()])
             };
-            tile.merge(cpu, work, t, part, rows.take(tile.row + t..tile.row + t + 1, head).row(0));
+            tile.merge(cpu, work, (t, head), part, rows.take(tile.row + t..tile.row + t + 1, head).row(0));
         }
     });
 }
 
 /// One call, cut into tiles.
 struct Work<'a> {
-    attend: &'a Attend,
+    attend: &'a Attend<'a>,
     q: &'a [f32],
     tokens: usize,
     kv_heads: usize,
@@ -116,17 +139,20 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(attend: &'a Attend, q: &'a [f32], lanes: &[Lane<'a>]) -> Option<Work<'a>> {
+    fn new(attend: &'a Attend<'a>, q: &'a [f32], lanes: &[Lane<'a>]) -> Option<Work<'a>> {
         let first = lanes.first()?.store;
         let (kv_heads, key_dim, value_dim) = (first.kv_heads(), first.key_dim(), first.value_dim());
         assert!(attend.heads > 0 && attend.heads.is_multiple_of(kv_heads), "{} heads over {kv_heads}", attend.heads);
-        assert!(attend.window != Window::Sliding(0), "a window of nothing");
+        assert!(attend.window.reach() != Some(0), "a window of nothing");
+        assert!(attend.sinks.is_none_or(|s| s.len() == attend.heads), "a sink for each of {} heads", attend.heads);
         let group = attend.heads / kv_heads;
         let per = (TILE_ROWS / group).max(1);
         let (mut tiles, mut tokens) = (Vec::new(), 0);
         for &Lane { store, position, tokens: n } in lanes {
             assert!(store.shape() == (kv_heads, key_dim, value_dim), "stores of different shapes");
             assert!(position + n <= store.capacity(), "positions {position} to {} of {}", position + n, store.capacity());
+            let first = attend.window.first(position);
+            assert!(n == 0 || store.oldest() <= first, "positions from {first} on, held from {} on", store.oldest());
             for t in (0..n).step_by(per) {
                 tiles.push(Tile::new(store, attend.window, position + t, tokens + t, per.min(n - t)));
             }
@@ -149,6 +175,11 @@ impl<'a> Work<'a> {
     /// Numbers of the parts of all tiles, each of `chunks`.
     fn parts_len(&self, chunks: usize) -> usize {
         self.tiles.len() * self.kv_heads * chunks * self.most_rows() * self.part_len()
+    }
+
+    /// The sink of a query head.
+    fn sink(&self, head: usize) -> Option<f32> {
+        self.attend.sinks.map(|sinks| sinks[head])
     }
 
     /// Numbers of a [`Part`].

@@ -5,7 +5,11 @@
 //! V  [head][position][value_dim]           a row is contiguous: lanes of an output
 //! ```
 //! Memory comes zeroed from the system, so capacity that no token has reached costs address space only.
+//!
+//! A store whose layer looks back through a window can be a ring: block b lies where block b mod n lies, and takes the place of block
+//! b - n. What is seen lies in the same blocks of 64 by absolute position as without the ring, so no bit of a result differs.
 
+use super::Window;
 use super::number::Number;
 use crate::Cpu;
 use crate::isa::{Isa, Op, vectorize};
@@ -81,13 +85,18 @@ pub struct KvStore {
     kv_heads: usize,
     key_dim: usize,
     value_dim: usize,
+    /// Positions that can be written.
     capacity: usize,
+    /// Positions there is room for at a time.
+    room: usize,
+    /// One past the last position written since position 0 was.
+    end: usize,
 }
 
 impl fmt::Debug for KvStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let KvStore { kv_heads, key_dim, value_dim, capacity, .. } = self;
-        write!(f, "KvStore({kv_heads} heads of {key_dim} and {value_dim}, {capacity} positions)")
+        let KvStore { kv_heads, key_dim, value_dim, capacity, room, .. } = self;
+        write!(f, "KvStore({kv_heads} heads of {key_dim} and {value_dim}, {room} of {capacity} positions)")
     }
 }
 
@@ -180,19 +189,41 @@ impl KvStore {
     /// # Panics
     /// If `kv_heads`, `key_dim` or `value_dim` is 0.
     pub fn new(k: KvType, v: KvType, kv_heads: usize, key_dim: usize, value_dim: usize, capacity: usize) -> Result<KvStore, AllocError> {
-        assert!(kv_heads > 0 && key_dim > 0 && value_dim > 0, "{kv_heads} heads of {key_dim} and {value_dim}");
-        let capacity = capacity.checked_next_multiple_of(BLOCK).ok_or(AllocError { bytes: None })?;
-        let len = |dim: usize| capacity.checked_mul(kv_heads).and_then(|n| n.checked_mul(dim)).ok_or(AllocError { bytes: None });
-        let (k, v) = (Numbers::new(k, len(key_dim)?)?, Numbers::new(v, len(value_dim)?)?);
-        Ok(KvStore { k, v, kv_heads, key_dim, value_dim, capacity })
+        KvStore::ring(k, v, kv_heads, key_dim, value_dim, capacity, capacity)
     }
 
-    /// Stores keys `[n, kv_heads, key_dim]` and values `[n, kv_heads, value_dim]` of positions `first..first + n`.
+    /// The same where only the last `keep` positions, those that are being written among them, are ever looked at.
+    ///
+    /// # Errors
+    /// Where there is no memory for so many.
     ///
     /// # Panics
-    /// If they are not whole positions, or go beyond the capacity.
+    /// If `kv_heads`, `key_dim` or `value_dim` is 0.
+    pub fn ring(
+        k: KvType,
+        v: KvType,
+        kv_heads: usize,
+        key_dim: usize,
+        value_dim: usize,
+        capacity: usize,
+        keep: usize,
+    ) -> Result<KvStore, AllocError> {
+        assert!(kv_heads > 0 && key_dim > 0 && value_dim > 0, "{kv_heads} heads of {key_dim} and {value_dim}");
+        let capacity = capacity.checked_next_multiple_of(BLOCK).ok_or(AllocError { bytes: None })?;
+        // n positions lie in up to n / 64 blocks and a part of one more.
+        let room = keep.checked_next_multiple_of(BLOCK).and_then(|n| n.checked_add(BLOCK)).map_or(capacity, |n| n.min(capacity));
+        let len = |dim: usize| room.checked_mul(kv_heads).and_then(|n| n.checked_mul(dim)).ok_or(AllocError { bytes: None });
+        let (k, v) = (Numbers::new(k, len(key_dim)?)?, Numbers::new(v, len(value_dim)?)?);
+        Ok(KvStore { k, v, kv_heads, key_dim, value_dim, capacity, room, end: 0 })
+    }
+
+    /// Stores keys `[n, kv_heads, key_dim]` and values `[n, kv_heads, value_dim]` of positions `first..first + n`. Position 0
+    /// starts anew.
+    ///
+    /// # Panics
+    /// If they are not whole positions, go beyond the capacity, or are more than a ring has room for.
     pub fn write(&mut self, cpu: Cpu<'_>, first: usize, k: &[f32], v: &[f32]) {
-        let KvStore { kv_heads, key_dim, value_dim, capacity, .. } = *self;
+        let KvStore { kv_heads, key_dim, value_dim, capacity, room, .. } = *self;
         let n = k.len() / (kv_heads * key_dim);
         assert!(k.len() == n * kv_heads * key_dim && v.len() == n * kv_heads * value_dim, "{} keys, {} values", k.len(), v.len());
         assert!(first + n <= capacity, "{n} positions from {first} on in {capacity}");
@@ -200,7 +231,9 @@ impl KvStore {
             return;
         }
         let blocks = first / BLOCK..(first + n).div_ceil(BLOCK);
-        let put = Put { cpu, kv_heads, blocks, first, n, capacity };
+        assert!(blocks.len() <= room / BLOCK, "{n} positions from {first} on into a ring of {room}");
+        self.end = if first == 0 { n } else { self.end.max(first + n) };
+        let put = Put { cpu, kv_heads, blocks, first, n, room };
         match &mut self.k {
             Numbers::F16(x) => put.all(x.all_mut(), k, key_dim, Keys),
             Numbers::F32(x) => put.all(x.all_mut(), k, key_dim, Keys),
@@ -211,19 +244,43 @@ impl KvStore {
         }
     }
 
+    /// The first position still held: 0 until a ring has gone round.
+    pub fn oldest(&self) -> usize {
+        self.end.next_multiple_of(BLOCK).saturating_sub(self.room)
+    }
+
+    /// The shortest length but 0 that the sequence can be cut back to and go on from, where queries look through `window`.
+    pub fn shortest(&self, window: Window) -> usize {
+        match (self.oldest(), window) {
+            (0, _) => 0,
+            (_, Window::None) => self.end,
+            (oldest, Window::Sliding(n)) => oldest + n - 1,
+            (oldest, Window::Chunked(n)) => oldest.next_multiple_of(n),
+        }
+    }
+
+    /// Where block `block` of a head lies, in positions.
+    pub(super) fn place(&self, head: usize, block: usize) -> usize {
+        head * self.room + block % (self.room / BLOCK) * BLOCK
+    }
+
     /// Keys and values of positions `..n` as they lie in [`crate::naive::attention::Context`].
+    ///
+    /// # Panics
+    /// If a ring has gone round.
     pub fn read(&self, n: usize) -> (Vec<f32>, Vec<f32>) {
-        let KvStore { kv_heads, key_dim, value_dim, capacity, .. } = *self;
+        let KvStore { kv_heads, key_dim, value_dim, room, .. } = *self;
+        assert!(self.oldest() == 0 && n <= room, "{n} positions of {room}");
         let mut k = Vec::with_capacity(n * kv_heads * key_dim);
         let mut v = Vec::with_capacity(n * kv_heads * value_dim);
         for (p, head) in (0..n).flat_map(|p| (0..kv_heads).map(move |head| (p, head))) {
-            k.extend((0..key_dim).map(|d| self.k.get(head * capacity * key_dim + (p / BLOCK * key_dim + d) * BLOCK + p % BLOCK)));
-            v.extend((0..value_dim).map(|d| self.v.get((head * capacity + p) * value_dim + d)));
+            k.extend((0..key_dim).map(|d| self.k.get(head * room * key_dim + (p / BLOCK * key_dim + d) * BLOCK + p % BLOCK)));
+            v.extend((0..value_dim).map(|d| self.v.get((head * room + p) * value_dim + d)));
         }
         (k, v)
     }
 
-    /// A second store of the same capacity that holds the first `n` positions.
+    /// A second store of the same capacity that holds the first `n` positions, a ring of them those that this one does.
     ///
     /// # Errors
     /// Where there is no memory for it.
@@ -231,13 +288,16 @@ impl KvStore {
     /// # Panics
     /// If there are fewer positions.
     pub fn copy(&self, n: usize) -> Result<KvStore, AllocError> {
-        let KvStore { kv_heads, key_dim, value_dim, capacity, .. } = *self;
+        let KvStore { kv_heads, key_dim, value_dim, capacity, room, .. } = *self;
         assert!(n <= capacity, "{n} positions of {capacity}");
         let (k, v) = self.types();
-        let mut copy = KvStore::new(k, v, kv_heads, key_dim, value_dim, capacity)?;
+        let mut copy = KvStore::ring(k, v, kv_heads, key_dim, value_dim, capacity, room - BLOCK.min(room))?;
+        // What a ring has let go of stays gone in the copy.
+        copy.end = if self.oldest() > 0 { self.end } else { n };
+        let n = if self.oldest() > 0 { room } else { n.min(room) };
         for head in 0..kv_heads {
-            let keys = head * capacity * key_dim..(head * capacity + n.next_multiple_of(BLOCK)) * key_dim;
-            let values = head * capacity * value_dim..(head * capacity + n) * value_dim;
+            let keys = head * room * key_dim..(head * room + n.next_multiple_of(BLOCK)) * key_dim;
+            let values = head * room * value_dim..(head * room + n) * value_dim;
             copy.k.copy_from(&self.k, keys);
             copy.v.copy_from(&self.v, values);
         }
@@ -297,7 +357,8 @@ struct Put<'a> {
     blocks: Range<usize>,
     first: usize,
     n: usize,
-    capacity: usize,
+    /// Positions of a head that there is room for.
+    room: usize,
 }
 
 /// Numbers from which on a second thread pays.
@@ -315,7 +376,8 @@ impl Put<'_> {
                 vectorize(level, PutRow { row, to, layout, dim, p: p % BLOCK });
             }
         };
-        let at = |i: usize| i / blocks * (self.capacity / BLOCK) + self.blocks.start + i % blocks;
+        let round = self.room / BLOCK;
+        let at = |i: usize| i / blocks * round + (self.blocks.start + i % blocks) % round;
         if from.len() < GRAIN {
             for i in 0..self.kv_heads * blocks {
                 one(i, &mut to[at(i) * dim * BLOCK..][..dim * BLOCK]);

@@ -91,10 +91,7 @@ impl<'a> Tile<'a> {
     /// The positions that query `t` sees.
     fn seen(&self, t: usize) -> Range<usize> {
         let end = self.position + t + 1;
-        match self.window {
-            Window::None => 0..end,
-            Window::Sliding(n) => end.saturating_sub(n)..end,
-        }
+        self.window.first(end - 1)..end
     }
 
     /// The chunks that some query sees.
@@ -126,7 +123,8 @@ impl<'a> Tile<'a> {
             }
             for row in 0..self.tokens * group {
                 let out = &mut out.row(row / group)[row % group * work.value_dim..][..work.value_dim];
-                vectorize(cpu.level, Finish { running: &scratch.whole[row], o: &scratch.whole_o[row * stride..][..stride], out });
+                let (running, sink) = (&scratch.whole[row], work.sink(head * group + row % group));
+                vectorize(cpu.level, Finish { running, sink, o: &scratch.whole_o[row * stride..][..stride], out });
             }
         });
     }
@@ -143,8 +141,15 @@ impl<'a> Tile<'a> {
         });
     }
 
-    /// Merges the parts of a row of query `t`; `part` has them by chunk.
-    pub(super) fn merge<'p>(&self, cpu: Cpu<'_>, work: &Work<'_>, t: usize, part: impl Fn(usize) -> Part<'p>, out: &mut [f32]) {
+    /// Merges the parts of query `t`'s row of query head `head`; `part` has them by chunk.
+    pub(super) fn merge<'p>(
+        &self,
+        cpu: Cpu<'_>,
+        work: &Work<'_>,
+        (t, head): (usize, usize),
+        part: impl Fn(usize) -> Part<'p>,
+        out: &mut [f32],
+    ) {
         let mut chunks = chunks_of(&self.seen(t));
         with_scratch(work, 1, |scratch| {
             let (whole, whole_o) = (&mut scratch.whole[0], &mut scratch.whole_o[..]);
@@ -156,7 +161,7 @@ impl<'a> Tile<'a> {
                 let part = part(chunk);
                 vectorize(cpu.level, Merge { whole: (whole, whole_o), part: (&part.running, part.o) });
             }
-            vectorize(cpu.level, Finish { running: whole, o: whole_o, out });
+            vectorize(cpu.level, Finish { running: whole, sink: work.sink(head), o: whole_o, out });
         });
     }
 
@@ -181,16 +186,16 @@ impl<'a> Tile<'a> {
         scratch.part.fill(Running::START);
         scratch.o.fill(0.0);
         for block in start / BLOCK..end.div_ceil(BLOCK) {
-            let more = (block + 1) * BLOCK < end;
-            let (k, v) = (head * self.store.capacity() + block * BLOCK, head * self.store.capacity() + block * BLOCK);
+            let at = self.store.place(head, block);
+            let more = (block + 1) * BLOCK < end && self.store.place(head, block + 1) > at;
             match &self.store.k {
-                Numbers::F16(x) => self.scores(level, work, block, x.from(k * work.key_dim), more, scratch),
-                Numbers::F32(x) => self.scores(level, work, block, x.from(k * work.key_dim), more, scratch),
+                Numbers::F16(x) => self.scores(level, work, block, x.from(at * work.key_dim), more, scratch),
+                Numbers::F32(x) => self.scores(level, work, block, x.from(at * work.key_dim), more, scratch),
             }
             self.weights(level, work, block, scratch);
             match &self.store.v {
-                Numbers::F16(x) => self.values(level, work, block, x.from(v * work.value_dim), more, scratch),
-                Numbers::F32(x) => self.values(level, work, block, x.from(v * work.value_dim), more, scratch),
+                Numbers::F16(x) => self.values(level, work, block, x.from(at * work.value_dim), more, scratch),
+                Numbers::F32(x) => self.values(level, work, block, x.from(at * work.value_dim), more, scratch),
             }
         }
     }

@@ -10,8 +10,11 @@
 //!   o[d]  = o[d]·c, then fma(e[p], v[p][d], o), p ascending, masked ones left out
 //! chunk of 1024 positions: m = -inf, l = 0, o = 0 at its start; chunks that were seen merge in ascending order
 //!   m'    = max(M, m)     a = exp(M - m')     b = exp(m - m')    L = fma(L, a, l·b)   O = fma(O, a, o·b)
-//! out[d]  = O[d] · (1 / tree(L))
+//! out[d]  = O[d] · (1 / tree(L))                                                        without a sink
+//! out[d]  = O[d] · (a / fma(tree(L), a, b))    m' = max(M, sink)   a = exp(M - m')   b = exp(sink - m')
 //! ```
+//! A sink is a score without a value: it meets the others at the very end, so it does not depend on where a chunk ends.
+//!
 //! A block that is masked as a whole would leave `m' = m`, `c = 1`, `e = 0`: it changes nothing, so leaving it out is not
 //! a difference. Positions, not the order in which tokens came, decide everything; so do not the threads.
 //!
@@ -19,7 +22,7 @@
 //! al., FlashAttention, 2022.
 
 use super::{exp, max, tanh, tree16};
-use crate::attention::{Attend, Window};
+use crate::attention::Attend;
 
 /// Positions of a block.
 pub const BLOCK: usize = 64;
@@ -51,16 +54,13 @@ struct State {
 }
 
 /// Queries q `[tokens, heads, key_dim]` at positions `position..` of a context, to out `[tokens, heads, value_dim]`.
-pub fn attend(attend: &Attend, context: Context<'_>, q: &[f32], position: usize, out: &mut [f32]) {
+pub fn attend(attend: &Attend<'_>, context: Context<'_>, q: &[f32], position: usize, out: &mut [f32]) {
     let Context { kv_heads, key_dim, value_dim, .. } = context;
     let group = attend.heads / kv_heads;
     for (row, out) in out.chunks_exact_mut(value_dim).enumerate() {
         let (at, head) = (position + row / attend.heads, row % attend.heads);
         let q: Vec<f32> = q[row * key_dim..][..key_dim].iter().map(|q| q * attend.scale).collect();
-        let first = match attend.window {
-            Window::None => 0,
-            Window::Sliding(n) => (at + 1).saturating_sub(n),
-        };
+        let first = attend.window.first(at);
         let mut whole: Option<State> = None;
         for chunk in first / CHUNK..=at / CHUNK {
             let part = one_chunk(attend, context, head / group, &q, first.max(chunk * CHUNK)..(at + 1).min((chunk + 1) * CHUNK));
@@ -69,14 +69,21 @@ pub fn attend(attend: &Attend, context: Context<'_>, q: &[f32], position: usize,
                 Some(whole) => merge(whole, &part),
             });
         }
-        let Some(State { l, o, .. }) = whole else { continue };
-        let inverse = 1.0 / tree16(l);
-        out.iter_mut().zip(o).for_each(|(out, o)| *out = o * inverse);
+        let Some(State { m, l, o }) = whole else { continue };
+        let factor = match attend.sinks {
+            None => 1.0 / tree16(l),
+            Some(sinks) => {
+                let most = max(m, sinks[head]);
+                let (a, b) = (exp(m - most), exp(sinks[head] - most));
+                a / tree16(l).mul_add(a, b)
+            }
+        };
+        out.iter_mut().zip(o).for_each(|(out, o)| *out = o * factor);
     }
 }
 
 /// The state after the blocks of a chunk, of which `seen` positions are not masked.
-fn one_chunk(attend: &Attend, context: Context<'_>, kv_head: usize, q: &[f32], seen: std::ops::Range<usize>) -> State {
+fn one_chunk(attend: &Attend<'_>, context: Context<'_>, kv_head: usize, q: &[f32], seen: std::ops::Range<usize>) -> State {
     let Context { k, v, kv_heads, key_dim, value_dim } = context;
     let mut state = State { m: f32::NEG_INFINITY, l: [0.0; 16], o: vec![0.0; value_dim] };
     for block in seen.start / BLOCK..seen.end.div_ceil(BLOCK) {

@@ -72,12 +72,29 @@ pub fn activation(act: Activation, x: f32) -> f32 {
         Activation::Gelu => gelu(x),
         Activation::Relu => max(x, 0.0),
         Activation::ReluSquared => max(x, 0.0) * max(x, 0.0),
+        Activation::SwigluOai => {
+            let x = at_most(x, OAI_LIMIT);
+            times_sigmoid(x, x * OAI_ALPHA)
+        }
     }
 }
 
-/// `gate = act(gate) · up`
+/// Steepness of gpt-oss's gate, and the bound of its inputs (<https://github.com/openai/gpt-oss>, `swiglu`).
+pub(crate) const OAI_ALPHA: f32 = 1.702;
+pub(crate) const OAI_LIMIT: f32 = 7.0;
+
+/// `limit < x ? limit : x`
+fn at_most(x: f32, limit: f32) -> f32 {
+    if limit < x { limit } else { x }
+}
+
+/// `gate = act(gate) · up`; for [`Activation::SwigluOai`] `act(gate) · (u + 1)`, u = up within ±7.
 pub fn glu(act: Activation, gate: &mut [f32], up: &[f32]) {
-    gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = activation(act, *gate) * up);
+    let factor = |up: f32| match act {
+        Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Relu | Activation::ReluSquared => up,
+        Activation::SwigluOai => -at_most(-at_most(up, OAI_LIMIT), OAI_LIMIT) + 1.0,
+    };
+    gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = activation(act, *gate) * factor(*up));
 }
 
 /// `x = act(x)`
@@ -176,6 +193,19 @@ fn descending(x: &[f32]) -> Vec<usize> {
 
 /// Weights of experts are divided by no less: 2⁻¹⁴, the smallest normal half, as llama.cpp has it.
 pub(crate) const LEAST_SUM: f32 = 1.0 / 16384.0;
+
+/// `out[t·k + rank] = x[t] · weights[t, rank]`: x `[tokens, width]`, weights `[tokens, k]`.
+pub fn spread(x: &[f32], weights: &[f32], k: usize, width: usize, out: &mut [f32]) {
+    for (slot, out) in out.chunks_exact_mut(width).enumerate() {
+        out.copy_from_slice(&x[slot / k * width..][..width]);
+        scale(out, weights[slot]);
+    }
+}
+
+/// Each row of x `[slots, width]` plus the bias of the expert that `ids` names for it: bias `[experts, width]`.
+pub fn add_expert_bias(x: &mut [f32], bias: &[f32], ids: &[u32], width: usize) {
+    x.chunks_exact_mut(width).zip(ids).for_each(|(x, id)| add(x, &bias[*id as usize * width..][..width]));
+}
 
 /// `out[t] = Σ weights[t, rank] · y[t·k + rank]`: from 0, one fma chain, ranks ascending.
 pub fn combine(y: &[f32], weights: &[f32], k: usize, width: usize, out: &mut [f32]) {

@@ -3,6 +3,7 @@
 use super::{Activation, CHEAP, DEAR, math, piece};
 use crate::Cpu;
 use crate::isa::{Isa, Op, vectorize};
+use crate::naive::ops::{OAI_ALPHA, OAI_LIMIT};
 
 /// `x += y`
 ///
@@ -36,7 +37,7 @@ pub fn softcap(cpu: Cpu<'_>, x: &mut [f32], cap: f32) {
     cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Each { f: Softcap(cap), x }));
 }
 
-/// `gate = act(gate) · up`
+/// `gate = act(gate) · up`, or as the activation says.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -53,16 +54,16 @@ pub fn activate(cpu: Cpu<'_>, act: Activation, x: &mut [f32]) {
 }
 
 /// A function of a lane.
-trait Unary {
+pub(super) trait Unary {
     fn of<I: Isa>(&self, isa: I, x: I::F) -> I::F;
 }
 
 /// A function of two lanes.
-trait Binary {
+pub(super) trait Binary {
     fn of<I: Isa>(&self, isa: I, x: I::F, y: I::F) -> I::F;
 }
 
-struct Add;
+pub(super) struct Add;
 
 impl Binary for Add {
     #[inline(always)]
@@ -71,7 +72,7 @@ impl Binary for Add {
     }
 }
 
-struct Scale(f32);
+pub(super) struct Scale(pub(super) f32);
 
 impl Unary for Scale {
     #[inline(always)]
@@ -108,14 +109,25 @@ impl Unary for Activation {
                 let x = isa.max(x, isa.zero());
                 isa.mul(x, x)
             }
+            Activation::SwigluOai => {
+                let x = at_most(isa, x, OAI_LIMIT);
+                math::times_sigmoid(isa, x, isa.mul(x, isa.splat(OAI_ALPHA)))
+            }
         }
     }
 }
 
+/// `limit < x ? limit : x`, so that a NaN stays one.
+#[inline(always)]
+fn at_most<I: Isa>(isa: I, x: I::F, limit: f32) -> I::F {
+    let limit = isa.splat(limit);
+    isa.select(isa.lt(limit, x), limit, x)
+}
+
 /// `x = f(x)`
-struct Each<'a, F> {
-    f: F,
-    x: &'a mut [f32],
+pub(super) struct Each<'a, F> {
+    pub(super) f: F,
+    pub(super) x: &'a mut [f32],
 }
 
 impl<F: Unary> Op for Each<'_, F> {
@@ -133,10 +145,10 @@ impl<F: Unary> Op for Each<'_, F> {
 }
 
 /// `x = f(x, y)`
-struct Both<'a, F> {
-    f: F,
-    x: &'a mut [f32],
-    y: &'a [f32],
+pub(super) struct Both<'a, F> {
+    pub(super) f: F,
+    pub(super) x: &'a mut [f32],
+    pub(super) y: &'a [f32],
 }
 
 impl<F: Binary> Op for Both<'_, F> {
@@ -158,6 +170,13 @@ impl<F: Binary> Op for Both<'_, F> {
 impl Binary for Activation {
     #[inline(always)]
     fn of<I: Isa>(&self, isa: I, x: I::F, y: I::F) -> I::F {
+        let y = match self {
+            Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Relu | Activation::ReluSquared => y,
+            Activation::SwigluOai => {
+                let y = isa.neg(at_most(isa, isa.neg(at_most(isa, y, OAI_LIMIT)), OAI_LIMIT));
+                isa.add(y, isa.splat(1.0))
+            }
+        };
         isa.mul(Unary::of(self, isa, x), y)
     }
 }

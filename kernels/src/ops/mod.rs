@@ -12,7 +12,7 @@ pub(crate) use elementwise::Softcap;
 pub use elementwise::{activate, add, add_bias, glu, scale, softcap};
 pub use norm::{layer_norm, rms_norm, rms_norm_in_place, softmax};
 pub use rope::rope;
-pub use route::{combine, group_by_expert, route};
+pub use route::{add_expert_bias, combine, group_by_expert, route, spread};
 
 /// The non-linear function of a feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,11 +27,20 @@ pub enum Activation {
     Relu,
     /// max(x, 0)²
     ReluSquared,
+    /// g·σ(1.702 g), g = min(x, 7); where it gates, by 1 + up, up within ±7 (gpt-oss).
+    SwigluOai,
 }
 
 impl Activation {
     /// All of them, for tables and tests.
-    pub const ALL: [Activation; 5] = [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::Relu, Activation::ReluSquared];
+    pub const ALL: [Activation; 6] = [
+        Activation::Silu,
+        Activation::GeluTanh,
+        Activation::Gelu,
+        Activation::Relu,
+        Activation::ReluSquared,
+        Activation::SwigluOai,
+    ];
 }
 
 /// Which channels of a head a rotation turns together.

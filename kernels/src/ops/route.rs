@@ -1,5 +1,6 @@
 //! Mixture of experts: who works on which token, and the sum of what they say.
 
+use super::elementwise::{Add, Both, Each, Scale};
 use super::norm::Softmax;
 use super::{CHEAP, DEAR, Gate, GroupLimit, GroupScore, Renormalize, Router, math, piece};
 use crate::Cpu;
@@ -166,6 +167,36 @@ pub fn group_by_expert(ids: &[u32], experts: usize, offsets: &mut Vec<u32>, slot
     }
     offsets.copy_within(0..experts, 1);
     offsets[0] = 0;
+}
+
+/// `out[t·k + rank] = x[t] · weights[t, rank]`: x `[tokens, width]`, weights `[tokens, k]`, out `[tokens·k, width]`.
+///
+/// # Panics
+/// If lengths do not fit together.
+pub fn spread(cpu: Cpu<'_>, x: &[f32], weights: &[f32], k: usize, width: usize, out: &mut [f32]) {
+    assert!(k > 0 && width > 0 && x.len().is_multiple_of(width), "{} values in rows of {width}", x.len());
+    assert!(weights.len() == x.len() / width * k && out.len() == x.len() * k, "{} weights, {} values", weights.len(), out.len());
+    let n = piece(cpu, out.len(), width, CHEAP);
+    cpu.parallel_chunks(out, n, &|i, out| {
+        for (slot, out) in (i * n / width..).zip(out.chunks_exact_mut(width)) {
+            out.copy_from_slice(&x[slot / k * width..][..width]);
+            vectorize(cpu.level, Each { f: Scale(weights[slot]), x: out });
+        }
+    });
+}
+
+/// Adds to each row of x `[slots, width]` the bias of the expert that `ids` names for it: bias `[experts, width]`.
+///
+/// # Panics
+/// If lengths do not fit together, or an id is beyond the biases.
+pub fn add_expert_bias(cpu: Cpu<'_>, x: &mut [f32], bias: &[f32], ids: &[u32], width: usize) {
+    assert!(width > 0 && x.len() == ids.len() * width, "{} values for {} slots of {width}", x.len(), ids.len());
+    let n = piece(cpu, x.len(), width, CHEAP);
+    cpu.parallel_chunks(x, n, &|i, x| {
+        for (id, x) in ids[i * n / width..].iter().zip(x.chunks_exact_mut(width)) {
+            vectorize(cpu.level, Both { f: Add, y: &bias[*id as usize * width..][..width], x });
+        }
+    });
 }
 
 /// `out[t] = Σ weights[t, rank] · y[t·k + rank]`: y `[tokens·k, width]`, weights `[tokens, k]`, out `[tokens, width]`.
