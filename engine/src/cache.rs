@@ -3,7 +3,7 @@
 //! The cache answers for itself: how long it is, whether it can be cut back, what a checkpoint of it costs. A [`Cache`] is
 //! the same type whatever back end made it; a [`Sequence`] is its inside.
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Window};
 use crate::error::{Error, Fault, Result};
 pub use hob_kernels::attention::KvType;
 use std::any::Any;
@@ -17,12 +17,14 @@ pub struct CacheOptions {
     pub k: KvType,
     /// Precision of the values.
     pub v: KvType,
+    /// Most tokens of its sequence in one step: a layer that looks through a window keeps so many beyond it.
+    pub batch: usize,
 }
 
 /// What a layer needs to remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateSpec {
-    /// Keys and values of every position.
+    /// Keys and values of every position that is seen again.
     KeyValue {
         /// Key/value heads.
         heads: usize,
@@ -34,6 +36,10 @@ pub enum StateSpec {
         k: KvType,
         /// Precision of the values.
         v: KvType,
+        /// Which positions a query sees.
+        window: Window,
+        /// Most queries at a time. What none of them sees may go.
+        batch: usize,
     },
 }
 
@@ -42,7 +48,9 @@ pub enum StateSpec {
 pub enum Rewind {
     /// To any shorter length, for nothing: later positions are overwritten.
     Free,
-    /// Only to a copy taken before.
+    /// To any shorter length from this one on, and to 0; further only to a copy taken before. It grows as positions are let go.
+    Since(usize),
+    /// Only to 0 or to a copy taken before.
     CopyOnly,
 }
 
@@ -65,6 +73,7 @@ pub struct Sequence<B: Backend> {
     pub states: Vec<B::State>,
     len: usize,
     capacity: usize,
+    batch: usize,
     /// Length after each cut, so that a checkpoint knows whether its positions were overwritten since.
     cuts: Vec<usize>,
 }
@@ -73,14 +82,14 @@ pub struct Sequence<B: Backend> {
 pub struct Checkpoint {
     len: usize,
     cuts: usize,
-    /// Copies of the states that cannot be rewound.
+    /// Copies of the states that may not be rewound so far.
     copies: Option<Box<dyn Any + Send>>,
 }
 
 impl<B: Backend> Sequence<B> {
     /// An empty sequence.
-    pub fn new(states: Vec<B::State>, capacity: usize) -> Sequence<B> {
-        Sequence { states, len: 0, capacity, cuts: Vec::new() }
+    pub fn new(states: Vec<B::State>, options: &CacheOptions) -> Sequence<B> {
+        Sequence { states, len: 0, capacity: options.capacity, batch: options.batch, cuts: Vec::new() }
     }
 
     /// Positions held.
@@ -107,6 +116,7 @@ impl<B: Backend> Sequence<B> {
 trait Erased: Send {
     fn len(&self) -> usize;
     fn capacity(&self) -> usize;
+    fn batch(&self) -> usize;
     fn bytes(&self) -> u64;
     fn truncate(&mut self, len: usize) -> Result<()>;
     fn checkpoint(&self) -> Result<Checkpoint>;
@@ -124,6 +134,10 @@ impl<B: Backend> Erased for Sequence<B> {
         self.capacity
     }
 
+    fn batch(&self) -> usize {
+        self.batch
+    }
+
     fn bytes(&self) -> u64 {
         self.states.iter().map(LayerState::bytes).sum()
     }
@@ -135,9 +149,15 @@ impl<B: Backend> Erased for Sequence<B> {
         if len == self.len {
             return Ok(());
         }
-        if len > 0 && self.states.iter().any(|s| s.rewind() == Rewind::CopyOnly) {
-            let fault = Fault::at("cache").found("a recurrent state cannot be cut back");
-            return Err(Error::Input(fault.help("restore a checkpoint, or start again")));
+        let shortest = self.states.iter().map(|s| match s.rewind() {
+            Rewind::Free => 0,
+            Rewind::Since(least) => least,
+            Rewind::CopyOnly => self.len,
+        });
+        let shortest = shortest.max().unwrap_or(0);
+        if len > 0 && len < shortest {
+            let fault = Fault::at("cache").expected(format!("a length of 0 or from {shortest} to {}", self.len)).found(len);
+            return Err(Error::Input(fault.help("what came before has been let go: restore a checkpoint, or start again")));
         }
         self.len = len;
         self.cuts.push(len);
@@ -145,7 +165,7 @@ impl<B: Backend> Erased for Sequence<B> {
     }
 
     fn checkpoint(&self) -> Result<Checkpoint> {
-        let copies = self.copy_states(self.len, |r| r == Rewind::CopyOnly)?;
+        let copies = self.copy_states(self.len, |r| r != Rewind::Free)?;
         let copies = copies.iter().any(Option::is_some).then(|| Box::new(copies) as Box<dyn Any + Send>);
         Ok(Checkpoint { len: self.len, cuts: self.cuts.len(), copies })
     }
@@ -158,8 +178,13 @@ impl<B: Backend> Erased for Sequence<B> {
         }
         if let Some(copies) = checkpoint.copies.as_ref().and_then(|c| c.downcast_ref::<Vec<Option<B::State>>>()) {
             let mut fresh = Vec::with_capacity(copies.len());
-            for copy in copies {
-                fresh.push(copy.as_ref().map(|c| c.copy(checkpoint.len)).transpose()?);
+            for (copy, state) in copies.iter().zip(&self.states) {
+                let held = match state.rewind() {
+                    Rewind::Free => true,
+                    Rewind::Since(least) => least <= checkpoint.len,
+                    Rewind::CopyOnly => false,
+                };
+                fresh.push(copy.as_ref().filter(|_| !held).map(|c| c.copy(checkpoint.len)).transpose()?);
             }
             for (state, fresh) in self.states.iter_mut().zip(fresh) {
                 if let Some(fresh) = fresh {
@@ -176,7 +201,7 @@ impl<B: Backend> Erased for Sequence<B> {
 
     fn fork(&self) -> Result<Box<dyn Erased>> {
         let states = self.states.iter().map(|s| s.copy(self.len)).collect::<Result<_>>()?;
-        Ok(Box::new(Sequence::<B> { states, len: self.len, capacity: self.capacity, cuts: Vec::new() }))
+        Ok(Box::new(Sequence::<B> { states, len: self.len, capacity: self.capacity, batch: self.batch, cuts: Vec::new() }))
     }
 
     fn any(&mut self) -> &mut dyn Any {
@@ -209,6 +234,11 @@ impl Cache {
         self.0.capacity()
     }
 
+    /// Most tokens of a step.
+    pub fn batch(&self) -> usize {
+        self.0.batch()
+    }
+
     /// Bytes it takes when full. Memory is touched as positions fill it.
     pub fn bytes(&self) -> u64 {
         self.0.bytes()
@@ -217,7 +247,7 @@ impl Cache {
     /// Forgets all positions from `len` on.
     ///
     /// # Errors
-    /// [`Error::Input`] where `len` is beyond the end, or a layer's state cannot be rewound.
+    /// [`Error::Input`] where `len` is beyond the end, or a layer's state cannot be rewound so far; the error says how far it can.
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         self.0.truncate(len)
     }

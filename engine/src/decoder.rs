@@ -291,6 +291,10 @@ impl<B: Backend> Decoder<B> {
             }
             seen[sequence] = true;
             *position += 1;
+            let (tokens, most) = (*position - caches[sequence].len(), caches[sequence].batch());
+            if tokens > most {
+                return refuse("batch".into(), format!("at most {most} tokens of sequence {sequence}, as its cache was made for"), "more".into());
+            }
         }
         let own = |c: &'a mut &mut Cache| {
             c.sequence::<B>()
@@ -319,7 +323,7 @@ impl<B: Backend> Run for Decoder<B> {
     fn cache(&self, options: &CacheOptions) -> Result<Cache> {
         let mixers = self.layers.iter().flat_map(|l| &l.mixers);
         let states = mixers.map(|m| self.backend.state(&m.state(options), options.capacity)).collect::<Result<_>>()?;
-        Ok(Cache::new(Sequence::<B>::new(states, options.capacity)))
+        Ok(Cache::new(Sequence::<B>::new(states, options)))
     }
 
     fn step(&self, batch: &[Entry], caches: &mut [&mut Cache], stop: &Canceller, logits: &mut Vec<f32>) -> Result<()> {

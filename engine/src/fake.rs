@@ -50,7 +50,7 @@ impl Run for Fake {
     }
 
     fn cache(&self, options: &CacheOptions) -> Result<Cache> {
-        Ok(Cache::new(Sequence::<CpuBackend>::new(Vec::new(), options.capacity)))
+        Ok(Cache::new(Sequence::<CpuBackend>::new(Vec::new(), options)))
     }
 
     fn step(&self, batch: &[Entry], caches: &mut [&mut Cache], stop: &Canceller, logits: &mut Vec<f32>) -> Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! To add a family whose facts exist already, add its name to a row or a row to the table; tests iterate over it.
 
+use crate::backend::Weighed;
 use crate::block::rope::Pairing;
 use crate::config::Config;
 use crate::error::{Error, Fault, Result};
@@ -26,6 +27,8 @@ pub struct Family {
     pub gate: Gate,
     /// Whether the chosen weights are made to sum to one, where the file does not say.
     pub renormalize: Renormalize,
+    /// What the weights of the chosen experts multiply.
+    pub weighed: Weighed,
     /// What history made odd about the files.
     pub fix: fn(&mut Config),
 }
@@ -57,6 +60,7 @@ const BASE: Family = Family {
     windows: Windows::All,
     gate: Gate::Softmax,
     renormalize: Renormalize::Yes,
+    weighed: Weighed::Output,
     fix: |_| {},
 };
 
@@ -83,6 +87,15 @@ pub static FAMILIES: &[Family] = &[
         embedding: EmbeddingScale::SqrtWidth,
         windows: Windows::AllButEvery(6),
         fix: gemma3,
+        ..BASE
+    },
+    Family {
+        names: &["gpt-oss"],
+        models: "gpt-oss",
+        activation: Activation::SwigluOai,
+        windows: Windows::AllButEvery(2),
+        gate: Gate::SoftmaxTopK,
+        renormalize: Renormalize::No,
         ..BASE
     },
     Family { names: &["phi3"], models: "Phi-3, Phi-3.5, Phi-4", ..BASE },

@@ -139,9 +139,10 @@ impl ModelOptions {
             notices.push(format!("a context of {context} is more than the {trained} tokens that this model was trained for"));
         }
         let half = KvType::F16;
-        let cache = CacheOptions { capacity: context, k: self.cache_k.unwrap_or(half), v: self.cache_v.unwrap_or(half) };
-        let sampling = Sampling::from_gguf(metadata)?;
         let micro_batch = positive("micro-batch", self.micro_batch.unwrap_or(DEFAULT_MICRO_BATCH))?;
+        let (k, v) = (self.cache_k.unwrap_or(half), self.cache_v.unwrap_or(half));
+        let cache = CacheOptions { capacity: context, k, v, batch: micro_batch };
+        let sampling = Sampling::from_gguf(metadata)?;
         let threads = self.threads_to_use()?;
         let controls = OnceLock::new();
         Ok(Model(Arc::new(Inner { gguf, run, tokenizer, template, sampling, notices, cache, micro_batch, threads, controls })))

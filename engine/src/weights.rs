@@ -147,6 +147,17 @@ impl<'a, B: Backend> Loader<'a, B> {
         self.values(name, len)?.map(|v| self.backend.vector(v)).transpose()
     }
 
+    /// Small vectors of one length, one after the other, `[count, len]`, if the file has them.
+    ///
+    /// # Errors
+    /// As [`values`](Loader::values).
+    pub fn vectors(&self, name: &str, count: usize, len: usize) -> Result<Option<B::Vector>> {
+        let Some(stored) = self.stored(name, &[len, count])? else { return Ok(None) };
+        let mut values = vec![0.0; count * len];
+        hob_kernels::format::dequantize(stored.format, &stored.bytes, &mut values);
+        self.backend.vector(values).map(Some)
+    }
+
     /// The norm `{base}.weight` over `width` channels, with `{base}.bias`, if the file has it.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The CPU back end: hob's own kernels on the mapped weights.
 
-use crate::backend::{Attend, Backend, ExpertWeights, Linear, Product, Qkv, Stored};
+use crate::backend::{Attend, Backend, ExpertWeights, Linear, Product, Qkv, Stored, Weighed, Window};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
 use crate::block::rope::{Pairing, Rope};
@@ -65,6 +65,7 @@ impl Tensor {
 /// Keys and values of one layer and sequence.
 pub struct State {
     store: KvStore,
+    window: Window,
 }
 
 /// What no room for a state says.
@@ -75,11 +76,12 @@ fn no_room(bytes: u64) -> Error {
 
 impl LayerState for State {
     fn rewind(&self) -> Rewind {
-        Rewind::Free
+        if self.store.is_ring() { Rewind::Since(self.store.shortest(self.window)) } else { Rewind::Free }
     }
 
     fn copy(&self, len: usize) -> Result<State> {
-        self.store.copy(len).map(|store| State { store }).map_err(|_| no_room(self.store.bytes() as u64))
+        let store = self.store.copy(len).map_err(|_| no_room(self.store.bytes() as u64))?;
+        Ok(State { store, window: self.window })
     }
 
     fn bytes(&self) -> u64 {
@@ -160,10 +162,11 @@ impl Backend for CpuBackend {
 
     fn state(&self, spec: &StateSpec, capacity: usize) -> Result<State> {
         match *spec {
-            StateSpec::KeyValue { heads, key_dim, value_dim, k, v } => {
-                let store = KvStore::new(k, v, heads, key_dim, value_dim, capacity);
-                let bytes = (k.bytes() * key_dim + v.bytes() * value_dim) as u64 * heads as u64 * capacity as u64;
-                store.map(|store| State { store }).map_err(|_| no_room(bytes))
+            StateSpec::KeyValue { heads, key_dim, value_dim, k, v, window, batch } => {
+                let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
+                let store = KvStore::ring(k, v, heads, key_dim, value_dim, capacity, keep);
+                let bytes = (k.bytes() * key_dim + v.bytes() * value_dim) as u64 * heads as u64 * keep as u64;
+                store.map(|store| State { store, window }).map_err(|_| no_room(bytes))
             }
         }
     }
@@ -252,28 +255,30 @@ impl Backend for CpuBackend {
     fn attend(
         &self,
         step: &mut Step,
-        attend: &Attend,
+        attend: &Attend<Self>,
         qkv: Qkv<'_, Self>,
         sequences: &mut [&mut Sequence<Self>],
         slot: usize,
         out: &mut Tensor,
     ) {
         let cpu = self.cpu(&step.stop);
-        let Qkv { q, k, v } = qkv;
-        for run in &step.runs {
-            let rows = |t: &Tensor| run.first * t.width..(run.first + run.tokens) * t.width;
-            let store = &mut sequences[run.sequence].states[slot].store;
-            store.write(cpu, run.position, &k.values()[rows(k)], &v.values()[rows(v)]);
+        let Qkv { q, kv } = qkv;
+        if let Some((k, v)) = kv {
+            for run in &step.runs {
+                let rows = |t: &Tensor| run.first * t.width..(run.first + run.tokens) * t.width;
+                let store = &mut sequences[run.sequence].states[slot].store;
+                store.write(cpu, run.position, &k.values()[rows(k)], &v.values()[rows(v)]);
+            }
         }
         let kernel = attention::Attend {
             heads: attend.heads,
             scale: attend.scale,
             softcap: attend.softcap,
-            window: attend.window.map_or(attention::Window::None, attention::Window::Sliding),
+            window: attend.window,
+            sinks: attend.sinks.as_deref(),
         };
         let lane = |run: &Run| Lane { store: &sequences[run.sequence].states[slot].store, position: run.position, tokens: run.tokens };
-        let value_dim = v.width / (k.width / (q.width / attend.heads));
-        let out = out.shape(q.rows, attend.heads * value_dim);
+        let out = out.shape(q.rows, attend.heads * attend.value_dim);
         match step.runs.as_slice() {
             [one] => attention::attend(cpu, &kernel, q.values(), &[lane(one)], out),
             many => attention::attend(cpu, &kernel, q.values(), &many.iter().map(lane).collect::<Vec<_>>(), out),
@@ -298,22 +303,44 @@ impl Backend for CpuBackend {
     }
 
     fn experts(&self, step: &mut Step, x: &Tensor, experts: &ExpertWeights<Self>, out: &mut Tensor) {
-        let Step { stop, inputs, offsets, slots, k, gate, up, down, weights, .. } = step;
+        let Step { stop, inputs, chosen, offsets, slots, k, gate, up, down, weights, .. } = step;
         let cpu = self.cpu(stop);
         let groups = Groups { offsets, slots, k: *k };
-        let n = x.rows * *k;
-        let ff = experts.ff;
+        let (n, ff) = (x.rows * *k, experts.ff);
+        if let Some(scale) = &experts.scale {
+            weights.iter_mut().zip(&*chosen).for_each(|(weight, expert)| *weight *= scale[*expert as usize]);
+        }
         let (second, first_row) = experts.up.as_ref().map_or((&experts.gate, ff), |up| (up, 0));
-        inputs.set(cpu, x.values(), x.width, [experts.gate.format, second.format].into_iter());
+        let formats = [experts.gate.format, second.format].into_iter();
+        let row = match experts.weighed {
+            Weighed::Output => {
+                inputs.set(cpu, x.values(), x.width, formats);
+                InputRow::Token
+            }
+            Weighed::Input => {
+                ops::spread(cpu, x.values(), weights, *k, x.width, down.shape(n, x.width));
+                inputs.set(cpu, down.values(), x.width, formats);
+                weights.fill(1.0);
+                InputRow::Slot
+            }
+        };
         let mut products = [
             ExpertProduct { weights: matrix(&experts.gate), rows: 0..ff, out: gate.shape(n, ff) },
             ExpertProduct { weights: matrix(second), rows: first_row..first_row + ff, out: up.shape(n, ff) },
         ];
-        matmul::matmul_experts(cpu, inputs, groups, InputRow::Token, experts.count, &mut products);
+        matmul::matmul_experts(cpu, inputs, groups, row, experts.count, &mut products);
+        for (part, bias) in [(&mut *gate, &experts.gate_bias), (&mut *up, &experts.up_bias)] {
+            if let Some(bias) = bias {
+                ops::add_expert_bias(cpu, part.values_mut(), bias, chosen, ff);
+            }
+        }
         ops::glu(cpu, experts.activation, gate.values_mut(), up.values());
         inputs.set(cpu, gate.values(), ff, [experts.down.format].into_iter());
         let mut products = [ExpertProduct { weights: matrix(&experts.down), rows: 0..x.width, out: down.shape(n, x.width) }];
         matmul::matmul_experts(cpu, inputs, groups, InputRow::Slot, experts.count, &mut products);
+        if let Some(bias) = &experts.down_bias {
+            ops::add_expert_bias(cpu, down.values_mut(), bias, chosen, x.width);
+        }
         ops::combine(cpu, down.values(), weights, *k, x.width, out.shape(x.rows, x.width));
     }
 

@@ -14,6 +14,7 @@ use crate::cache::{LayerState, Sequence, StateSpec};
 use crate::error::Result;
 use crate::gguf::Bytes;
 use hob_kernels::Format;
+pub use hob_kernels::attention::Window;
 use hob_kernels::ops::{Activation, Router};
 
 /// A matrix of weights as it lies in the file: `[rows, cols]`, or for a stack of experts `[experts · rows, cols]`.
@@ -50,6 +51,16 @@ pub struct ExpertWeights<B: Backend> {
     pub up: Option<B::Weight>,
     /// `[experts, width, ff]`.
     pub down: B::Weight,
+    /// `[experts · ff]`: added to what `gate` gives.
+    pub gate_bias: Option<B::Vector>,
+    /// `[experts · ff]`.
+    pub up_bias: Option<B::Vector>,
+    /// `[experts · width]`.
+    pub down_bias: Option<B::Vector>,
+    /// `[experts]`: a factor on each expert's weight, after the routing.
+    pub scale: Option<B::Vector>,
+    /// Where the weights of the routing come in.
+    pub weighed: Weighed,
     /// How many there are.
     pub count: usize,
     /// Their hidden width.
@@ -58,27 +69,38 @@ pub struct ExpertWeights<B: Backend> {
     pub activation: Activation,
 }
 
+/// What an expert's weight multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weighed {
+    /// What it gives.
+    Output,
+    /// What it gets (Llama 4).
+    Input,
+}
+
 /// What an attention layer asks of [`Backend::attend`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Attend {
+pub struct Attend<B: Backend> {
     /// Query heads.
     pub heads: usize,
+    /// Width of a value head.
+    pub value_dim: usize,
     /// Factor on the scores.
     pub scale: f32,
     /// `cap · tanh(s / cap)` on the scaled scores.
     pub softcap: Option<f32>,
-    /// How many positions a query sees, its own included; all where `None`.
-    pub window: Option<usize>,
+    /// Which positions a query sees.
+    pub window: Window,
+    /// `[heads]`: a score that takes part in the softmax and brings no value.
+    pub sinks: Option<B::Vector>,
 }
 
 /// Queries, keys and values of a step.
 pub struct Qkv<'a, B: Backend> {
     /// `[tokens, heads · key_dim]`.
     pub q: &'a B::Tensor,
-    /// `[tokens, kv_heads · key_dim]`.
-    pub k: &'a B::Tensor,
-    /// `[tokens, kv_heads · value_dim]`.
-    pub v: &'a B::Tensor,
+    /// Keys `[tokens, kv_heads · key_dim]` and values `[tokens, kv_heads · value_dim]`, to be appended; `None` where an
+    /// earlier layer has appended its own to this state in this step, and they are looked at again.
+    pub kv: Option<(&'a B::Tensor, &'a B::Tensor)>,
 }
 
 /// Computes a decoder's steps.
@@ -122,11 +144,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn linear(&self, step: &mut Self::Step, x: &Self::Tensor, products: &mut [Product<'_, Self>]);
     /// Turns the heads of `x` by rope number `rope` of this step.
     fn rotate(&self, step: &mut Self::Step, x: &mut Self::Tensor, head_dim: usize, rope: usize);
-    /// Appends keys and values to state `slot` of each sequence, then attends with the queries.
+    /// Appends keys and values, if any, to state `slot` of each sequence, then attends with the queries.
     fn attend(
         &self,
         step: &mut Self::Step,
-        attend: &Attend,
+        attend: &Attend<Self>,
         qkv: Qkv<'_, Self>,
         sequences: &mut [&mut Sequence<Self>],
         slot: usize,

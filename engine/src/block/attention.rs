@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! q, k, v = h·Wq, h·Wk, h·Wv;  q, k = norm(q), norm(k);  q, k = rope(q), rope(k)
-//! y = softmax(scale · q·kᵀ) v · Wo                                         the norms, biases, window and soft cap optional
+//! y = softmax(scale · q·kᵀ) v · Wo                               the norms, biases, window, sinks and soft cap optional
 //! ```
 
-use crate::backend::{Attend, Backend, Linear, Qkv};
+use crate::backend::{Attend, Backend, Linear, Qkv, Window};
 use crate::block::rope::Rope;
 use crate::block::{Norm, Work};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
@@ -22,10 +22,9 @@ pub struct Attention<B: Backend> {
     o: Linear<B>,
     q_norm: Option<Norm<B>>,
     k_norm: Option<Norm<B>>,
-    attend: Attend,
+    attend: Attend<B>,
     kv_heads: usize,
     key_dim: usize,
-    value_dim: usize,
     /// Its number among the decoder's ropes.
     rope: usize,
     /// Its rope, for the card.
@@ -71,22 +70,24 @@ impl<B: Backend> Attention<B> {
             k_norm: loader.norm(&name("attn_k_norm"), key_dim)?,
             attend: Attend {
                 heads,
+                value_dim,
                 scale: config.attention_scale.unwrap_or(1.0 / (key_dim as f32).sqrt()),
                 softcap: config.attention_softcap,
-                window,
+                window: window.map_or(Window::None, Window::Sliding),
+                sinks: loader.vector(&name("attn_sinks.weight"), heads)?,
             },
             kv_heads,
             key_dim,
-            value_dim,
             rope,
             rope_text,
         })
     }
 
-    /// Keys and values of every position.
+    /// Keys and values of every position that is seen again.
     pub fn state(&self, options: &CacheOptions) -> StateSpec {
-        let CacheOptions { k, v, .. } = *options;
-        StateSpec::KeyValue { heads: self.kv_heads, key_dim: self.key_dim, value_dim: self.value_dim, k, v }
+        let CacheOptions { k, v, batch, .. } = *options;
+        let Attend { value_dim, window, .. } = self.attend;
+        StateSpec::KeyValue { heads: self.kv_heads, key_dim: self.key_dim, value_dim, k, v, window, batch }
     }
 
     /// `out = attention(h)`.
@@ -101,7 +102,7 @@ impl<B: Backend> Attention<B> {
         }
         backend.rotate(step, &mut work.q, self.key_dim, self.rope);
         backend.rotate(step, &mut work.k, self.key_dim, self.rope);
-        let qkv = Qkv { q: &work.q, k: &work.k, v: &work.v };
+        let qkv = Qkv { q: &work.q, kv: Some((&work.k, &work.v)) };
         backend.attend(step, &self.attend, qkv, sequences, slot, &mut work.mixed);
         backend.linear(step, &work.mixed, &mut [(&self.o, out)]);
     }
@@ -135,8 +136,8 @@ impl<B: Backend> fmt::Display for Attention<B> {
             _ => "gqa",
         };
         write!(f, "{kind} {}/{}×{}", self.attend.heads, self.kv_heads, self.key_dim)?;
-        if self.value_dim != self.key_dim {
-            write!(f, ":{}", self.value_dim)?;
+        if self.attend.value_dim != self.key_dim {
+            write!(f, ":{}", self.attend.value_dim)?;
         }
         if self.q.bias.is_some() {
             f.write_str(" bias")?;
@@ -145,8 +146,13 @@ impl<B: Backend> fmt::Display for Attention<B> {
             f.write_str(" qk-norm")?;
         }
         write!(f, " {}", self.rope_text)?;
-        if let Some(window) = self.attend.window {
-            write!(f, " window {window}")?;
+        match self.attend.window {
+            Window::None => {}
+            Window::Sliding(window) => write!(f, " window {window}")?,
+            Window::Chunked(chunk) => write!(f, " chunks of {chunk}")?,
+        }
+        if self.attend.sinks.is_some() {
+            f.write_str(" sinks")?;
         }
         match self.attend.softcap {
             Some(cap) => write!(f, " softcap {cap}"),

@@ -1,7 +1,7 @@
 //! Mixture of experts (Shazeer et al. 2017): a router chooses some of the experts for each token; some models add an expert
 //! that all tokens share (DeepSeekMoE, Dai et al. 2024), with or without a gate of its own.
 
-use crate::backend::{Backend, ExpertWeights, Linear};
+use crate::backend::{Backend, ExpertWeights, Linear, Weighed};
 use crate::block::dense::Dense;
 use crate::block::{Work, activation_name};
 use crate::error::{Error, Fault, Result};
@@ -53,6 +53,7 @@ impl<B: Backend> Experts<B> {
         let bias = loader.vector(&name("exp_probs_b.bias"), config.count)?;
         // A choice without bias goes by a group's best expert, as DeepSeek-V2's does.
         let score = if bias.is_some() { GroupScore::BestTwo } else { GroupScore::Best };
+        let added = |part: &str, rows: usize| loader.vectors(&name(part), config.count, rows);
         Ok(Experts {
             router: loader.linear(&name("ffn_gate_inp"), config.count, width)?,
             routing: Router {
@@ -74,6 +75,11 @@ impl<B: Backend> Experts<B> {
                 },
                 up: if fused { None } else { Some(loader.stack(&up, config.count, ff, width)?) },
                 down: loader.stack(&name("ffn_down_exps.weight"), config.count, width, ff)?,
+                gate_bias: added("ffn_gate_exps.bias", ff)?,
+                up_bias: added("ffn_up_exps.bias", ff)?,
+                down_bias: added("ffn_down_exps.bias", width)?,
+                scale: loader.vector(&name("ffn_down_exps.scale"), config.count)?,
+                weighed: loader.family.weighed,
                 count: config.count,
                 ff,
                 activation: loader.family.activation,
@@ -129,6 +135,13 @@ impl<B: Backend> fmt::Display for Experts<B> {
             f.write_str(" renorm")?;
         }
         write!(f, " {} glu {}", activation_name(self.weights.activation), self.weights.ff)?;
+        if self.weights.up_bias.is_some() {
+            f.write_str(" bias")?;
+        }
+        match self.weights.weighed {
+            Weighed::Output => {}
+            Weighed::Input => f.write_str(" of weighed input")?,
+        }
         match &self.shared {
             Some(shared) => write!(f, " + shared {}", shared.dense),
             None => Ok(()),

@@ -141,6 +141,7 @@ fn activation_name(activation: Activation) -> &'static str {
         Activation::Gelu => "gelu",
         Activation::Relu => "relu",
         Activation::ReluSquared => "relu²",
+        Activation::SwigluOai => "clamped silu",
     }
 }
 

@@ -244,6 +244,11 @@ impl KvStore {
         }
     }
 
+    /// Whether it has less room than capacity, so that it lets go of old positions.
+    pub fn is_ring(&self) -> bool {
+        self.room < self.capacity
+    }
+
     /// The first position still held: 0 until a ring has gone round.
     pub fn oldest(&self) -> usize {
         self.end.next_multiple_of(BLOCK).saturating_sub(self.room)
