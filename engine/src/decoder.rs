@@ -293,7 +293,11 @@ impl<B: Backend> Decoder<B> {
             *position += 1;
             let (tokens, most) = (*position - caches[sequence].len(), caches[sequence].batch());
             if tokens > most {
-                return refuse("batch".into(), format!("at most {most} tokens of sequence {sequence}, as its cache was made for"), "more".into());
+                return refuse(
+                    "batch".into(),
+                    format!("at most {most} tokens of sequence {sequence}, as its cache was made for"),
+                    "more".into(),
+                );
             }
         }
         let own = |c: &'a mut &mut Cache| {

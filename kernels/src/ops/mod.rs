@@ -33,14 +33,8 @@ pub enum Activation {
 
 impl Activation {
     /// All of them, for tables and tests.
-    pub const ALL: [Activation; 6] = [
-        Activation::Silu,
-        Activation::GeluTanh,
-        Activation::Gelu,
-        Activation::Relu,
-        Activation::ReluSquared,
-        Activation::SwigluOai,
-    ];
+    pub const ALL: [Activation; 6] =
+        [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::Relu, Activation::ReluSquared, Activation::SwigluOai];
 }
 
 /// Which channels of a head a rotation turns together.
