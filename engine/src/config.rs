@@ -18,6 +18,8 @@ pub struct Config {
     pub width: usize,
     /// Number of layers.
     pub layers: usize,
+    /// Layers in the file after these that predict tokens beyond the next one (DeepSeek-V3, GLM-4.5): hob passes them over.
+    pub drafting_layers: usize,
     /// Rows of the embedding table; read off the tensor when the model is loaded.
     pub vocab: usize,
     /// Context length the model was trained for, in tokens.
@@ -40,6 +42,8 @@ pub struct Config {
     pub rope: RopeConfig,
     /// Sliding window in tokens, where the file has one.
     pub window: Option<usize>,
+    /// Which layers have it, where the file says so.
+    pub windowed: Option<Vec<bool>>,
     /// Mixture of experts, where the model is one.
     pub experts: Option<ExpertConfig>,
     /// Soft cap of attention scores: `cap · tanh(s / cap)`.
@@ -52,8 +56,22 @@ pub struct Config {
     pub embedding_scale: Option<f32>,
     /// Factor on what each block adds to the residual stream (Granite).
     pub residual_scale: Option<f32>,
-    /// Divisor of the final logits (Granite) .
+    /// Factor on the final logits (Cohere) or their divisor (Granite); the family says which.
     pub logit_scale: Option<f32>,
+    /// How queries grow with their position, where they do.
+    pub temperature: Option<Temperature>,
+}
+
+/// Queries far into a text are made larger, so that attention stays sharp (Llama 4, Ministral 3):
+/// `1 + scale · ln(1 + ⌊(position + offset) / length⌋)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// How much.
+    pub scale: f32,
+    /// Positions that are treated alike.
+    pub length: usize,
+    /// Added to the position.
+    pub offset: usize,
 }
 
 /// Root mean square or mean-and-variance normalisation.
@@ -80,6 +98,8 @@ pub struct RopeConfig {
     pub original_context: usize,
     /// Factor on the rotated vectors that the file prescribes; 1 where it does not.
     pub attention_factor: f32,
+    /// YaRN's temperature as its authors wrote it where `None`; else a second one, by which the first is divided.
+    pub yarn_log_multiplier: Option<f32>,
 }
 
 /// Ways to stretch rotary positions.
@@ -191,14 +211,19 @@ impl Config {
             .str("general.architecture")?
             .ok_or_else(|| Error::Gguf(Fault::at("general.architecture").expected("the name of an architecture").found("no such key")))?;
         let keys = Keys { meta, arch };
-        let layers = keys.required("block_count")?;
-        if layers > MOST_LAYERS {
-            return Err(Error::Gguf(Fault::at(keys.name("block_count")).expected(format!("at most {MOST_LAYERS}")).found(layers)));
+        let blocks = keys.required("block_count")?;
+        if blocks > MOST_LAYERS {
+            return Err(Error::Gguf(Fault::at(keys.name("block_count")).expected(format!("at most {MOST_LAYERS}")).found(blocks)));
+        }
+        let drafting_layers = keys.usize("nextn_predict_layers")?.unwrap_or(0);
+        if drafting_layers >= blocks {
+            let fault = Fault::at(keys.name("nextn_predict_layers")).expected(format!("less than block_count {blocks}"));
+            return Err(Error::Gguf(fault.found(drafting_layers)));
         }
         let width = keys.required("embedding_length")?;
         let context = keys.required("context_length")?;
-        let heads = keys.per_layer("attention.head_count", layers)?.unwrap_or_else(|| vec![0; layers]);
-        let kv_heads = keys.per_layer("attention.head_count_kv", layers)?.unwrap_or_else(|| heads.clone());
+        let heads = keys.per_layer("attention.head_count", blocks)?.unwrap_or_else(|| vec![0; blocks]);
+        let kv_heads = keys.per_layer("attention.head_count_kv", blocks)?.unwrap_or_else(|| heads.clone());
         for (i, (&q, &kv)) in heads.iter().zip(&kv_heads).enumerate() {
             if kv > 0 && q % kv != 0 {
                 let fault = Fault::at(keys.name("attention.head_count")).expected(format!("a multiple of head_count_kv {kv}"));
@@ -219,22 +244,26 @@ impl Config {
                 return Err(Error::Gguf(fault.found("no such key, nor attention.layer_norm_epsilon")));
             }
         };
+        let rope = rope(&keys, key_dim, context)?;
         Ok(Config {
             architecture: arch.to_owned(),
             name: meta.str("general.name")?.map(str::to_owned),
             width,
-            layers,
+            layers: blocks - drafting_layers,
+            drafting_layers,
             vocab: 0,
             context,
-            ff: keys.per_layer("feed_forward_length", layers)?.unwrap_or_else(|| vec![0; layers]),
+            ff: keys.per_layer("feed_forward_length", blocks)?.unwrap_or_else(|| vec![0; blocks]),
             heads,
             kv_heads,
             key_dim,
             value_dim,
             norm,
             eps,
-            rope: rope(&keys, key_dim, context)?,
+            temperature: temperature(&keys, rope.original_context)?,
+            rope,
             window: keys.usize("attention.sliding_window")?.filter(|n| *n > 0),
+            windowed: windowed(&keys, blocks)?,
             experts: experts(&keys)?,
             attention_softcap: positive(keys.f32("attn_logit_softcapping")?),
             final_softcap: positive(keys.f32("final_logit_softcapping")?),
@@ -246,9 +275,38 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Whether a tensor is of a layer that only predicts tokens beyond the next one.
+    pub fn drafts(&self, tensor: &str) -> bool {
+        let layer = tensor.strip_prefix("blk.").and_then(|rest| rest.split('.').next());
+        layer.and_then(|n| n.parse().ok()).is_some_and(|n: usize| n >= self.layers && n - self.layers < self.drafting_layers)
+    }
+}
+
 /// Zero in a file means "none".
 fn positive(x: Option<f32>) -> Option<f32> {
     x.filter(|x| *x > 0.0)
+}
+
+/// A truth for every layer, or the period of the layers without a window.
+fn windowed(keys: &Keys<'_>, layers: usize) -> Result<Option<Vec<bool>>> {
+    let name = keys.name("attention.sliding_window_pattern");
+    if !matches!(keys.meta.get(&name), Some(Value::Array(_))) {
+        let Some(period) = keys.usize("attention.sliding_window_pattern")? else { return Ok(None) };
+        return Ok(Some((0..layers).map(|i| period == 0 || i % period != period - 1).collect()));
+    }
+    match keys.meta.bools(&name)? {
+        Some(list) if list.len() != layers => {
+            Err(Error::Gguf(Fault::at(name).expected(format!("{layers} truths, one a layer")).found(list.len())))
+        }
+        list => Ok(list),
+    }
+}
+
+fn temperature(keys: &Keys<'_>, original_context: usize) -> Result<Option<Temperature>> {
+    let Some(scale) = positive(keys.f32("attention.temperature_scale")?) else { return Ok(None) };
+    let length = keys.usize("attention.temperature_length")?.filter(|n| *n > 0).unwrap_or(original_context);
+    Ok(Some(Temperature { scale, length, offset: 0 }))
 }
 
 fn rope(keys: &Keys<'_>, key_dim: usize, context: usize) -> Result<RopeConfig> {
@@ -286,6 +344,7 @@ fn rope(keys: &Keys<'_>, key_dim: usize, context: usize) -> Result<RopeConfig> {
         scaling,
         original_context: keys.usize("rope.scaling.original_context_length")?.unwrap_or(context),
         attention_factor: keys.f32("rope.scaling.attn_factor")?.unwrap_or(1.0),
+        yarn_log_multiplier: positive(keys.f32("rope.scaling.yarn_log_multiplier")?),
     })
 }
 

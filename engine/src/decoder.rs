@@ -16,7 +16,7 @@ use crate::block::{FeedForward, Mixer, Norm, Work};
 use crate::cache::{Cache, CacheOptions, Sequence};
 use crate::config::Config;
 use crate::error::{Error, Fault, Result};
-use crate::family::{EmbeddingScale, Family};
+use crate::family::{EmbeddingScale, Family, LogitScale};
 use crate::gguf::Gguf;
 use crate::weights::Loader;
 use std::fmt;
@@ -85,6 +85,8 @@ pub struct Layer<B: Backend> {
     ffn: Option<FeedForward<B>>,
     post_ffn: Option<Norm<B>>,
     residual: Residual,
+    /// Factor on what each half adds to the residual stream.
+    residual_scale: f32,
     /// Number of its first mixer among the states of a sequence.
     slot: usize,
 }
@@ -99,6 +101,8 @@ pub struct Decoder<B: Backend> {
     layers: Vec<Layer<B>>,
     norm: Option<Norm<B>>,
     head: Linear<B>,
+    /// Factor on the logits, or divisor.
+    logit_scale: LogitScale,
     weight_bytes: u64,
     /// Buffers of steps that are over, for the next ones.
     spare: Mutex<Vec<Buffers<B>>>,
@@ -147,6 +151,7 @@ impl<B: Backend> Layer<B> {
             ffn: Some(FeedForward::load(loader, index)?),
             post_ffn,
             residual,
+            residual_scale: loader.config.residual_scale.unwrap_or(1.0),
             slot,
         })
     }
@@ -163,7 +168,7 @@ impl<B: Backend> Layer<B> {
             }
         }
         running(stop)?;
-        add_normed(backend, work, x, y, z, self.post.as_ref());
+        self.add_normed(backend, work, x, y, z, self.post.as_ref());
         let Some(ffn) = &self.ffn else { return Ok(()) };
         match self.residual {
             Residual::Parallel => {}
@@ -171,8 +176,23 @@ impl<B: Backend> Layer<B> {
         }
         ffn.forward(backend, work, y);
         running(stop)?;
-        add_normed(backend, work, x, y, z, self.post_ffn.as_ref());
+        self.add_normed(backend, work, x, y, z, self.post_ffn.as_ref());
         Ok(())
+    }
+
+    /// `x += scale · norm(y)`, by way of `z`.
+    fn add_normed(&self, backend: &B, work: &mut Work<B>, x: &mut B::Tensor, y: &mut B::Tensor, z: &mut B::Tensor, norm: Option<&Norm<B>>) {
+        let part = match norm {
+            Some(norm) => {
+                backend.norm(&mut work.step, y, norm, z);
+                z
+            }
+            None => y,
+        };
+        if self.residual_scale != 1.0 {
+            backend.scale(&mut work.step, part, self.residual_scale);
+        }
+        backend.add(&mut work.step, x, part);
     }
 }
 
@@ -181,17 +201,6 @@ fn normed<B: Backend>(backend: &B, work: &mut Work<B>, x: &B::Tensor, norm: Opti
     match norm {
         Some(norm) => backend.norm(&mut work.step, x, norm, &mut work.h),
         None => backend.copy(&mut work.step, x, &mut work.h),
-    }
-}
-
-/// `x += norm(y)`, by way of `z`.
-fn add_normed<B: Backend>(backend: &B, work: &mut Work<B>, x: &mut B::Tensor, y: &B::Tensor, z: &mut B::Tensor, norm: Option<&Norm<B>>) {
-    match norm {
-        Some(norm) => {
-            backend.norm(&mut work.step, y, norm, z);
-            backend.add(&mut work.step, x, z);
-        }
-        None => backend.add(&mut work.step, x, y),
     }
 }
 
@@ -238,7 +247,8 @@ impl<B: Backend> Decoder<B> {
         });
         let weight_bytes = read_per_token(gguf, &config);
         let spare = Mutex::default();
-        Ok(Decoder { backend, config, ropes, embed, embed_scale, layers, norm: Some(norm), head, weight_bytes, spare })
+        let logit_scale = family.logit_scale;
+        Ok(Decoder { backend, config, ropes, embed, embed_scale, layers, norm: Some(norm), head, logit_scale, weight_bytes, spare })
     }
 
     /// The formula, from ids to logits.
@@ -256,8 +266,12 @@ impl<B: Backend> Decoder<B> {
         backend.wanted(&mut work.step, x, y);
         normed(backend, work, y, self.norm.as_ref());
         backend.linear(&mut work.step, &work.h, &mut [(&self.head, &mut *logits)]);
-        if let Some(divisor) = self.config.logit_scale {
-            backend.scale(&mut work.step, logits, 1.0 / divisor);
+        if let Some(scale) = self.config.logit_scale {
+            let factor = match self.logit_scale {
+                LogitScale::Factor => scale,
+                LogitScale::Divisor => 1.0 / scale,
+            };
+            backend.scale(&mut work.step, logits, factor);
         }
         if let Some(cap) = self.config.final_softcap {
             backend.softcap(&mut work.step, logits, cap);
@@ -316,7 +330,7 @@ fn read_per_token(gguf: &Gguf, config: &Config) -> u64 {
         Some(experts) if t.name.contains("_exps.") => t.size() / experts.count as u64 * experts.used as u64,
         Some(_) | None => t.size(),
     };
-    gguf.tensors().map(read).sum()
+    gguf.tensors().filter(|t| !config.drafts(&t.name)).map(read).sum()
 }
 
 impl<B: Backend> Run for Decoder<B> {
@@ -392,6 +406,9 @@ impl<B: Backend> fmt::Display for Decoder<B> {
         if self.embed_scale != 1.0 {
             write!(f, ", embedding ×{}", self.embed_scale)?;
         }
+        if let Some(scale) = c.residual_scale {
+            write!(f, ", residual ×{scale}")?;
+        }
         writeln!(f)?;
         let cards: Vec<_> = self.layers.iter().map(Layer::to_string).collect();
         for (card, layers) in fold(&cards) {
@@ -399,6 +416,11 @@ impl<B: Backend> fmt::Display for Decoder<B> {
         }
         if let Some(norm) = &self.norm {
             write!(f, "  {norm} → logits")?;
+        }
+        match (c.logit_scale, self.logit_scale) {
+            (Some(scale), LogitScale::Factor) => write!(f, " ×{scale}")?,
+            (Some(scale), LogitScale::Divisor) => write!(f, " ÷{scale}")?,
+            (None, LogitScale::Factor | LogitScale::Divisor) => {}
         }
         match c.final_softcap {
             Some(cap) => write!(f, " softcap {cap}"),

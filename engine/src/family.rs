@@ -21,8 +21,12 @@ pub struct Family {
     pub activation: Activation,
     /// Factor on the embeddings where the file has none.
     pub embedding: EmbeddingScale,
-    /// Which layers have the window, where the file has a window.
+    /// Which layers have the window, where the file has a window and does not say it itself.
     pub windows: Windows,
+    /// Which layers turn queries and keys.
+    pub ropes: Ropes,
+    /// What the logit scale in the file does.
+    pub logit_scale: LogitScale,
     /// How a router's logits become weights.
     pub gate: Gate,
     /// Whether the chosen weights are made to sum to one, where the file does not say.
@@ -51,6 +55,28 @@ pub enum Windows {
     AllButEvery(usize),
 }
 
+/// Which layers have a rope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ropes {
+    /// All of them.
+    All,
+    /// Those with a window; the others know no positions (Cohere 2).
+    Windowed,
+    /// All but the last of every n (SmolLM 3).
+    AllButEvery(usize),
+    /// None: positions come in otherwise, or not at all.
+    None,
+}
+
+/// What a logit scale does to the logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogitScale {
+    /// They are multiplied by it (Cohere).
+    Factor,
+    /// They are divided by it (Granite).
+    Divisor,
+}
+
 const BASE: Family = Family {
     names: &[],
     models: "",
@@ -58,6 +84,8 @@ const BASE: Family = Family {
     activation: Activation::Silu,
     embedding: EmbeddingScale::One,
     windows: Windows::All,
+    ropes: Ropes::All,
+    logit_scale: LogitScale::Factor,
     gate: Gate::Softmax,
     renormalize: Renormalize::Yes,
     weighed: Weighed::Output,
@@ -99,6 +127,31 @@ pub static FAMILIES: &[Family] = &[
         ..BASE
     },
     Family { names: &["phi3"], models: "Phi-3, Phi-3.5, Phi-4", ..BASE },
+    Family { names: &["command-r"], models: "Command R, Aya 23", pairing: Pairing::Adjacent, ..BASE },
+    Family {
+        names: &["cohere2"],
+        models: "Command R7B, Command A",
+        pairing: Pairing::Adjacent,
+        windows: Windows::AllButEvery(4),
+        ropes: Ropes::Windowed,
+        ..BASE
+    },
+    Family { names: &["ernie4_5", "ernie4_5-moe"], models: "ERNIE 4.5", pairing: Pairing::Adjacent, ..BASE },
+    Family { names: &["glm4"], models: "GLM-4-0414, GLM-Z1", pairing: Pairing::Adjacent, ..BASE },
+    Family { names: &["glm4moe"], models: "GLM-4.5, GLM-4.6, GLM-4.7", gate: Gate::Sigmoid, ..BASE },
+    Family {
+        names: &["granite", "granitemoe"],
+        models: "Granite 3 and 4 without Mamba",
+        pairing: Pairing::Adjacent,
+        logit_scale: LogitScale::Divisor,
+        ..BASE
+    },
+    Family { names: &["mistral3"], models: "Ministral 3", pairing: Pairing::Adjacent, ..BASE },
+    Family { names: &["olmo2"], models: "OLMo 2, OLMo 3", windows: Windows::AllButEvery(4), fix: olmo2, ..BASE },
+    Family { names: &["olmoe"], models: "OLMoE", renormalize: Renormalize::No, ..BASE },
+    Family { names: &["seed_oss"], models: "Seed-OSS", ..BASE },
+    Family { names: &["smollm3"], models: "SmolLM3", pairing: Pairing::Adjacent, ropes: Ropes::AllButEvery(4), ..BASE },
+    Family { names: &["starcoder2"], models: "StarCoder2", activation: Activation::GeluTanh, ..BASE },
 ];
 
 /// Early files carry no soft caps; the 27B model scales queries by the width per head (Gemma 2 report, table 1).
@@ -117,6 +170,11 @@ fn gemma3(config: &mut Config) {
     if config.layers == 62 {
         per_width(config);
     }
+}
+
+/// Layers with a window turn without the stretch of the others (OLMo 3; `modeling_olmo3.py` of transformers).
+fn olmo2(config: &mut Config) {
+    config.rope.window_base.get_or_insert(config.rope.base);
 }
 
 fn per_width(config: &mut Config) {
@@ -138,7 +196,17 @@ impl Family {
         })
     }
 
-    /// Whether layer `index` looks through the window.
+    /// Whether layer `index` turns queries and keys.
+    pub fn roped(&self, index: usize, windowed: bool) -> bool {
+        match self.ropes {
+            Ropes::All => true,
+            Ropes::Windowed => windowed,
+            Ropes::AllButEvery(n) => index % n != n - 1,
+            Ropes::None => false,
+        }
+    }
+
+    /// Whether layer `index` looks through the window, where the file does not say it.
     pub fn windowed(&self, index: usize) -> bool {
         match self.windows {
             Windows::All => true,

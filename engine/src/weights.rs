@@ -43,6 +43,11 @@ impl<'a, B: Backend> Loader<'a, B> {
         self.gguf.tensor(name).is_some()
     }
 
+    /// Row length of a tensor that is there, before its shape is checked.
+    pub fn row_length(&self, name: &str) -> Option<usize> {
+        self.gguf.tensor(name).and_then(|t| t.dims.first()).map(|n| *n as usize)
+    }
+
     /// Rows of a matrix that is there, before its shape is checked.
     pub fn rows(&self, name: &str) -> Option<usize> {
         self.gguf.tensor(name).and_then(|t| t.dims.get(1)).map(|n| *n as usize)
@@ -174,7 +179,7 @@ impl<'a, B: Backend> Loader<'a, B> {
     /// [`Error::Unsupported`] names the first that was not.
     pub fn finish(&self) -> Result<()> {
         let used = self.used.borrow();
-        match self.gguf.tensors().find(|t| !used.contains(&t.name)) {
+        match self.gguf.tensors().find(|t| !used.contains(&t.name) && !self.config.drafts(&t.name)) {
             None => Ok(()),
             Some(t) => {
                 let fault = Fault::at(&t.name).found(format!("architecture `{}` has no block for this tensor", self.config.architecture));

@@ -5,6 +5,7 @@ mod synthetic;
 
 use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{Cache, CacheOptions, KvType};
+use hob::config::Config;
 use hob::decoder::{LoadOptions, Run, load};
 use hob::family::FAMILIES;
 use synthetic::Header;
@@ -136,7 +137,8 @@ fn cards_are_as_recorded() {
 fn a_missing_tensor_and_a_wrong_shape_are_named() {
     for name in names() {
         let whole = Header::read(name);
-        for (i, line) in whole.tensors.iter().enumerate() {
+        let config = Config::from_metadata(whole.build().metadata()).unwrap();
+        for (i, line) in whole.tensors.iter().enumerate().filter(|(_, line)| !config.drafts(&line.name)) {
             let mut less = whole.clone();
             less.tensors.remove(i);
             if let Err(error) = load(&less.build(), &options(1)) {
@@ -147,7 +149,7 @@ fn a_missing_tensor_and_a_wrong_shape_are_named() {
                 assert!(optional(&line.name), "{name} runs without {}", line.name);
             }
             let mut other = whole.clone();
-            other.tensors[i].dims[0] += 32;
+            other.tensors[i].dims[0] += 160; // no shape that another kind of norm has
             let error = load(&other.build(), &options(1)).err().unwrap_or_else(|| panic!("{name} takes any shape of {}", line.name));
             assert!(error.to_string().contains("expected"), "{name}: {error}");
         }

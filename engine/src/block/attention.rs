@@ -1,8 +1,8 @@
 //! Multi-head attention with grouped keys and values (Vaswani et al. 2017; GQA, Ainslie et al. 2023).
 //!
 //! ```text
-//! q, k, v = h·Wq, h·Wk, h·Wv;  q, k = norm(q), norm(k);  q, k = rope(q), rope(k)
-//! y = softmax(scale · q·kᵀ) v · Wo                               the norms, biases, window, sinks and soft cap optional
+//! q, k, v = h·Wq, h·Wk, h·Wv;  q, k = norm(q), norm(k);  q, k = temperature · rope(q), rope(k)
+//! y = softmax(scale · q·kᵀ) v · Wo                 norms, biases, ropes, temperature, window, sinks and soft cap optional
 //! ```
 
 use crate::backend::{Attend, Backend, Linear, Qkv, Window};
@@ -25,10 +25,17 @@ pub struct Attention<B: Backend> {
     attend: Attend<B>,
     kv_heads: usize,
     key_dim: usize,
-    /// Its number among the decoder's ropes.
-    rope: usize,
-    /// Its rope, for the card.
-    rope_text: String,
+    turns: Turns,
+}
+
+/// What positions do to queries and keys, as numbers among the decoder's ropes.
+struct Turns {
+    /// Ropes of the queries, one after the other.
+    q: Vec<usize>,
+    /// That of the keys.
+    k: Option<usize>,
+    /// For the card.
+    text: String,
 }
 
 impl<B: Backend> Attention<B> {
@@ -54,20 +61,15 @@ impl<B: Backend> Attention<B> {
                 loader.linear(&name("attn_v"), kv_heads * value_dim, width)?,
             ]
         };
-        let window = config.window.filter(|_| loader.family.windowed(index));
-        let rope = rope(loader, window.is_some())?;
-        let rope_text = rope.to_string();
-        let rope = ropes.iter().position(|r| *r == rope).unwrap_or_else(|| {
-            ropes.push(rope);
-            ropes.len() - 1
-        });
+        let windowed = config.windowed.as_ref().map_or_else(|| loader.family.windowed(index), |layers| layers[index]);
+        let window = config.window.filter(|_| windowed);
         Ok(Attention {
             q,
             k,
             v,
             o: loader.linear(&name("attn_output"), width, heads * value_dim)?,
-            q_norm: loader.norm(&name("attn_q_norm"), key_dim)?,
-            k_norm: loader.norm(&name("attn_k_norm"), key_dim)?,
+            q_norm: head_norm(loader, &name("attn_q_norm"), key_dim, heads)?,
+            k_norm: head_norm(loader, &name("attn_k_norm"), key_dim, kv_heads)?,
             attend: Attend {
                 heads,
                 value_dim,
@@ -78,8 +80,7 @@ impl<B: Backend> Attention<B> {
             },
             kv_heads,
             key_dim,
-            rope,
-            rope_text,
+            turns: Turns::load(loader, index, window.is_some(), ropes)?,
         })
     }
 
@@ -100,11 +101,45 @@ impl<B: Backend> Attention<B> {
         if let Some(norm) = &self.k_norm {
             backend.norm_in_place(step, &mut work.k, norm);
         }
-        backend.rotate(step, &mut work.q, self.key_dim, self.rope);
-        backend.rotate(step, &mut work.k, self.key_dim, self.rope);
+        for rope in &self.turns.q {
+            backend.rotate(step, &mut work.q, self.key_dim, *rope);
+        }
+        if let Some(rope) = self.turns.k {
+            backend.rotate(step, &mut work.k, self.key_dim, rope);
+        }
         let qkv = Qkv { q: &work.q, kv: Some((&work.k, &work.v)) };
         backend.attend(step, &self.attend, qkv, sequences, slot, &mut work.mixed);
         backend.linear(step, &work.mixed, &mut [(&self.o, out)]);
+    }
+}
+
+/// The norm of queries or keys: of each head by itself (Qwen 3), or of all heads together (OLMo 2), as long as its weight.
+fn head_norm<B: Backend>(loader: &Loader<'_, B>, name: &str, head_dim: usize, heads: usize) -> Result<Option<Norm<B>>> {
+    let all = loader.row_length(&format!("{name}.weight")) == Some(heads * head_dim);
+    loader.norm(name, if all { heads * head_dim } else { head_dim })
+}
+
+impl Turns {
+    /// Those of layer `index`. A rope that no earlier layer has is added to `ropes`.
+    fn load<B: Backend>(loader: &Loader<'_, B>, index: usize, windowed: bool, ropes: &mut Vec<Rope>) -> Result<Turns> {
+        let key_dim = loader.config.key_dim;
+        let mut number = |rope: Rope| {
+            ropes.iter().position(|r| *r == rope).unwrap_or_else(|| {
+                ropes.push(rope);
+                ropes.len() - 1
+            })
+        };
+        let own = if loader.family.roped(index, windowed) { Some(rope(loader, windowed)?) } else { None };
+        let text = own.as_ref().map_or_else(|| "no rope".to_owned(), Rope::to_string);
+        let (q, text) = match (&own, loader.config.temperature) {
+            (None, None) => (vec![], text),
+            (Some(own), None) => (vec![number(own.clone())], text),
+            // Where all channels turn, one pass does both.
+            (Some(own), Some(t)) if own.rotary() == key_dim => (vec![number(own.clone().with_temperature(t))], text + " temperature"),
+            (Some(own), Some(t)) => (vec![number(own.clone()), number(Rope::still(key_dim, t))], text + " temperature"),
+            (None, Some(t)) => (vec![number(Rope::still(key_dim, t))], text + " temperature"),
+        };
+        Ok(Turns { q, k: own.map(number), text })
     }
 }
 
@@ -142,10 +177,12 @@ impl<B: Backend> fmt::Display for Attention<B> {
         if self.q.bias.is_some() {
             f.write_str(" bias")?;
         }
-        if self.q_norm.is_some() {
-            f.write_str(" qk-norm")?;
+        match &self.q_norm {
+            Some(norm) if norm.width == self.key_dim => f.write_str(" qk-norm")?,
+            Some(_) => f.write_str(" qk-norm of all heads")?,
+            None => {}
         }
-        write!(f, " {}", self.rope_text)?;
+        write!(f, " {}", self.turns.text)?;
         match self.attend.window {
             Window::None => {}
             Window::Sliding(window) => write!(f, " window {window}")?,

@@ -5,7 +5,7 @@
 //! (Llama 3.1's `rope_freqs`; LongRoPE's `rope_factors_short|long`, Ding et al. 2024). Angles, sines and cosines are
 //! computed in f64 by `libm`, so that they are the same on every machine.
 
-use crate::config::{RopeConfig, Scaling};
+use crate::config::{RopeConfig, Scaling, Temperature};
 pub use hob_kernels::ops::Pairing;
 use std::f64::consts::PI;
 use std::fmt;
@@ -19,6 +19,8 @@ pub struct Rope {
     pub frequencies: Vec<f64>,
     /// Factor on sine and cosine (YaRN's attention temperature).
     pub magnitude: f64,
+    /// A further factor that grows with the position (queries only).
+    temperature: Option<Temperature>,
     base: f32,
     scaling: Scaling,
 }
@@ -48,10 +50,29 @@ impl Rope {
                     let kept = 1.0 - ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                     *f = *f / f64::from(factor) * (1.0 - kept) + *f * kept;
                 }
-                magnitude *= 1.0 + 0.1 * libm::log(f64::from(factor));
+                let stretch = libm::log(f64::from(factor)).max(0.0);
+                let temperature = |multiplier: f32| 1.0 + 0.1 * f64::from(multiplier) * stretch;
+                magnitude *= temperature(1.0) / config.yarn_log_multiplier.map_or(1.0, temperature);
             }
         }
-        Rope { pairing, frequencies, magnitude, base, scaling }
+        Rope { pairing, frequencies, magnitude, temperature: None, base, scaling }
+    }
+
+    /// The same for queries, which grow with their position.
+    pub fn with_temperature(self, temperature: Temperature) -> Rope {
+        Rope { temperature: Some(temperature), ..self }
+    }
+
+    /// A rope that turns nothing: all it does to a head of `width` channels is to make it larger, the farther it is.
+    pub fn still(width: usize, temperature: Temperature) -> Rope {
+        Rope {
+            pairing: Pairing::Halves,
+            frequencies: vec![0.0; width / 2],
+            magnitude: 1.0,
+            temperature: Some(temperature),
+            base: 1.0,
+            scaling: Scaling::None,
+        }
     }
 
     /// Channels of a head that turn.
@@ -64,12 +85,21 @@ impl Rope {
         cos.clear();
         sin.clear();
         for position in positions {
+            let factor = self.magnitude * self.temperature.map_or(1.0, |t| t.at(position));
             for f in &self.frequencies {
                 let (s, c) = libm::sincos(f64::from(position) * f);
-                cos.push((c * self.magnitude) as f32);
-                sin.push((s * self.magnitude) as f32);
+                cos.push((c * factor) as f32);
+                sin.push((s * factor) as f32);
             }
         }
+    }
+}
+
+impl Temperature {
+    /// The factor at a position.
+    fn at(&self, position: u32) -> f64 {
+        let steps = (position as usize + self.offset) / self.length.max(1);
+        1.0 + f64::from(self.scale) * libm::log1p(steps as f64)
     }
 }
 
@@ -94,7 +124,15 @@ mod tests {
     use super::*;
 
     fn rope(scaling: Scaling, divisors: Option<&[f32]>) -> Rope {
-        let config = RopeConfig { base: 1e4, window_base: None, rotary: 8, scaling, original_context: 32, attention_factor: 1.0 };
+        let config = RopeConfig {
+            base: 1e4,
+            window_base: None,
+            rotary: 8,
+            scaling,
+            original_context: 32,
+            attention_factor: 1.0,
+            yarn_log_multiplier: None,
+        };
         Rope::new(&config, Pairing::Halves, 1e4, scaling, divisors)
     }
 
@@ -118,6 +156,19 @@ mod tests {
         assert!((yarn.frequencies[0] / plain[0] - 1.0).abs() < 1e-12);
         assert!((yarn.frequencies[3] * 4.0 / plain[3] - 1.0).abs() < 1e-12);
         assert!((yarn.magnitude - (1.0 + 0.1 * 4f64.ln())).abs() < 1e-12);
+    }
+
+    #[test]
+    fn queries_grow_by_the_logarithm_of_their_position() {
+        let temperature = Temperature { scale: 0.5, length: 4, offset: 0 };
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        Rope::still(4, temperature).angles([0, 3, 4, 11, 12].into_iter(), &mut cos, &mut sin);
+        // ⌊position / 4⌋ is 0 0 1 2 3.
+        let want = [1.0, 1.0, 1.0 + 0.5 * 2f32.ln(), 1.0 + 0.5 * 3f32.ln(), 1.0 + 0.5 * 4f32.ln()];
+        assert!(cos.chunks(2).zip(want).all(|(c, want)| (c[0] - want).abs() < 1e-6 && c[1] == c[0]));
+        assert!(sin.iter().all(|s| *s == 0.0));
+        rope(Scaling::None, None).with_temperature(temperature).angles([12].into_iter(), &mut cos, &mut sin);
+        assert!((cos[0] - want[4] * 12f32.cos()).abs() < 1e-6 && (sin[0] - want[4] * 12f32.sin()).abs() < 1e-6);
     }
 
     #[test]

@@ -70,7 +70,11 @@ impl Header {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut writer = GgufWriter::new();
         for (key, value) in &self.metadata {
-            let value = if let Ok(n) = value.parse::<u32>() {
+            let value = if value.contains(',') {
+                Value::from(value.split(',').map(|v| v == "true").collect::<Vec<bool>>())
+            } else if let Ok(truth) = value.parse::<bool>() {
+                Value::from(truth)
+            } else if let Ok(n) = value.parse::<u32>() {
                 Value::from(n)
             } else if let Ok(x) = value.parse::<f32>() {
                 Value::from(x)
