@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use hob::model::DEFAULT_MICRO_BATCH;
 use hob::tokenizer::Token;
-use hob::{Level, Model, Session};
+use hob::{Device, Level, Model, Session};
 
 use crate::failure::Failure;
 use crate::flags::{KvName, at_least_one};
@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Tokens in the context before the test
     #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0")]
     n_depth: Vec<usize>,
+    /// Where to compute: auto, cpu, candle, cuda, cuda:N, metal, metal:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: Device,
     /// Worker threads [default: the machine's cores]
     #[arg(short = 't', long, value_name = "N", value_delimiter = ',', value_parser = at_least_one)]
     threads: Vec<usize>,
@@ -86,11 +89,11 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
         return Err(Failure::usage("nothing to measure", "-p or -n above 0"));
     };
     // Every setting opens the file anew: it is mapped, which takes no time, and nothing is left over from the one before.
-    let mut model = open(&args.model, first)?;
+    let mut model = open(&args.model, args.device, first)?;
     let mut report = Report::start(out, form, subject(&args.model, &model), &tests)?;
     for (at, setting) in settings.iter().enumerate() {
         if at > 0 {
-            model = open(&args.model, setting)?;
+            model = open(&args.model, args.device, setting)?;
         }
         for test in &setting.tests {
             let outcome = measure(&model, test, args.repetitions)?;
@@ -123,15 +126,16 @@ fn pairs<'a, A, B>(a: &'a [A], b: &'a [B]) -> impl Iterator<Item = (&'a A, &'a B
     a.iter().flat_map(move |a| b.iter().map(move |b| (a, b)))
 }
 
-fn open(path: &Path, setting: &Setting) -> Result<Model, Failure> {
+fn open(path: &Path, device: Device, setting: &Setting) -> Result<Model, Failure> {
     let most = setting.tests.iter().map(|t| t.depth + t.prompt + t.generate).max().unwrap_or(1);
-    let options = Model::options().threads(setting.threads).context(most).micro_batch(setting.micro_batch.min(setting.batch));
+    let options = Model::options().device(device).threads(setting.threads).context(most).micro_batch(setting.micro_batch.min(setting.batch));
     Ok(options.cache_types(setting.k.into(), setting.v.into()).chat_template("chatml").open(path)?)
 }
 
 fn subject(path: &Path, model: &Model) -> Subject {
     let total = inspect::total(model.gguf());
     Subject {
+        device: model.device(),
         file: path.display().to_string(),
         kind: inspect::kind(model.gguf()),
         bytes: total.bytes,

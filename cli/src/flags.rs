@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hob::cache::KvType;
 use hob::gguf::Gguf;
-use hob::{Model, Sampling};
+use hob::{Device, Model, Sampling};
 
 use crate::failure::Failure;
 use crate::terminal::{Waiting, note_dim};
@@ -57,6 +57,9 @@ impl Text {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Machine")]
 pub(crate) struct Machine {
+    /// Where to compute: auto, cpu, candle, cuda, cuda:N, metal, metal:N; `hob doctor` lists them
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: Device,
     /// Worker threads [default: the machine's cores]
     #[arg(short = 't', long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
@@ -116,7 +119,7 @@ impl Machine {
     /// As [`Machine::open`], for a file that is open already.
     pub(crate) fn build(&self, gguf: Gguf, purpose: Purpose) -> Result<Model, Failure> {
         let waiting = Waiting::on("opening the model".into());
-        let mut options = Model::options().cache_types(self.cache_type_k.into(), self.cache_type_v.into());
+        let mut options = Model::options().device(self.device).cache_types(self.cache_type_k.into(), self.cache_type_v.into());
         if let Some(threads) = self.threads {
             options = options.threads(threads);
         }

@@ -131,7 +131,7 @@ fn file_type(gguf: &Gguf) -> &'static str {
 
 /// The architecture card, or why there is none.
 fn card(gguf: &Gguf) -> Result<String, String> {
-    let options = hob::decoder::LoadOptions { threads: 1, context: None };
+    let options = hob::decoder::LoadOptions { threads: 1, context: None, device: hob::Device::Cpu };
     hob::decoder::load(gguf, &options).map(|run| run.card()).map_err(|error| {
         let (what, help) = failure::describe(&error);
         if help.is_empty() { what } else { format!("{what} ({help})") }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod doctor;
 mod failure;
 mod flags;
 mod inspect;
@@ -66,6 +67,8 @@ enum Command {
     Perplexity(perplexity::Args),
     /// Measure tokens per second
     Bench(bench::Args),
+    /// List the devices that models can run on here
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Quantize(args) => quantize::run(args, &mut out),
         Command::Perplexity(args) => perplexity::run(args, &mut out),
         Command::Bench(args) => bench::run(args, &mut out),
+        Command::Doctor(args) => doctor::run(args, &mut out),
     };
     let flushed = out.flush();
     // What could not be written must not be tried again, and complained about, when the writer is dropped.

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use hob::Device;
+use hob::device::{Presence, devices};
 use hob::model::DEFAULT_MICRO_BATCH;
 use serde_json::{Map, Value, json};
 
@@ -18,12 +20,40 @@ pub(crate) enum Form {
 
 /// What was measured: the model and the machine.
 pub(crate) struct Subject {
+    pub(crate) device: Device,
     pub(crate) file: String,
     pub(crate) kind: String,
     pub(crate) bytes: u64,
     pub(crate) params: u64,
     pub(crate) level: String,
     pub(crate) cpu: String,
+}
+
+impl Subject {
+    /// llama-bench's name of what computed.
+    fn backend(&self) -> &'static str {
+        match self.device {
+            Device::Auto | Device::Cpu => "CPU",
+            Device::Candle => "candle",
+            Device::Cuda(_) => "CUDA",
+            Device::Metal(_) => "Metal",
+        }
+    }
+
+    /// The GPU's name, where one computed.
+    fn gpu(&self) -> String {
+        match self.device {
+            Device::Auto | Device::Cpu | Device::Candle => String::new(),
+            Device::Cuda(_) | Device::Metal(_) => devices().into_iter().find(|(d, _)| *d == self.device).map_or_else(String::new, name),
+        }
+    }
+}
+
+fn name((_, presence): (Device, Presence)) -> String {
+    match presence {
+        Presence::Ready { name, .. } => name,
+        Presence::Absent(_) => String::new(),
+    }
 }
 
 /// One test: `prompt` tokens read at once or `gen` tokens made one by one, after `depth` tokens of context.
@@ -158,7 +188,7 @@ impl<'a> Report<'a> {
             subject.kind.clone(),
             units::bytes(subject.bytes),
             units::count(subject.params),
-            "CPU".into(),
+            self.subject.backend().into(),
             outcome.test.threads.to_string(),
         ];
         cells.extend(self.extra.iter().map(|(_, value)| value(&outcome.test)));
@@ -192,8 +222,8 @@ impl<'a> Report<'a> {
             "build_number": 0,
             "cpu_info": self.subject.cpu,
             "cpu_level": self.subject.level,
-            "gpu_info": "",
-            "backends": "CPU",
+            "gpu_info": self.subject.gpu(),
+            "backends": self.subject.backend(),
             "model_filename": self.subject.file,
             "model_type": self.subject.kind,
             "model_size": self.subject.bytes,
@@ -232,6 +262,7 @@ mod tests {
 
     fn report(form: Form, outcomes: &[Outcome]) -> String {
         let subject = Subject {
+            device: Device::Cpu,
             file: "m.gguf".into(),
             kind: "llama 1B Q4_K_M".into(),
             bytes: 799_862_784,

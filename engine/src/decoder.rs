@@ -9,12 +9,13 @@
 //! without ffn_norm: pre-norm whose second norm bears the other name; all four: sandwich (Gemma); only the two post norms:
 //! post-norm (OLMo 2); attn_norm alone: parallel residual (Command R).
 
-use crate::backend::{Backend, Linear, cpu::CpuBackend};
+use crate::backend::{Backend, Linear};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::rope::Rope;
 use crate::block::{FeedForward, Mixer, Norm, Work};
 use crate::cache::{Cache, CacheOptions, Sequence};
 use crate::config::Config;
+use crate::device::{self, Device};
 use crate::error::{Error, Fault, Result};
 use crate::family::{EmbeddingScale, Family, LogitScale};
 use crate::gguf::Gguf;
@@ -55,16 +56,17 @@ pub struct LoadOptions {
     pub threads: usize,
     /// The context it will be run with; the trained one where `None`.
     pub context: Option<usize>,
+    /// Where it computes.
+    pub device: Device,
 }
 
-/// Loads the model in a file onto the CPU.
+/// Loads the model in a file onto a device.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for an architecture, a tensor type or a CPU level that hob does not have, [`Error::Model`] for a
-/// file that is incomplete, [`Error::Gguf`] for one that contradicts itself.
+/// file that is incomplete, [`Error::Gguf`] for one that contradicts itself, [`Error::Device`] for a device that is not there.
 pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>> {
-    let backend = CpuBackend::new(options.threads)?;
-    Ok(Box::new(Decoder::load(gguf, backend, options.context)?))
+    device::place(gguf, options).map(|placed| placed.run)
 }
 
 /// How a layer's two halves meet the residual stream.
@@ -353,7 +355,8 @@ impl<B: Backend> Run for Decoder<B> {
         let mut sequences = self.admit(batch, caches)?;
         let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = spare().pop().unwrap_or_default();
-        let mut done = self.forward(batch, &mut sequences, stop, &mut buffers);
+        let done = self.forward(batch, &mut sequences, stop, &mut buffers);
+        let mut done = done.and(self.backend.end(&mut buffers.work.step));
         if done.is_ok() && batch.iter().any(|e| e.logits == Logits::Want) {
             done = self.backend.read(&mut buffers.work.step, &buffers.logits, logits);
         }

@@ -33,6 +33,9 @@ pub enum Error {
     /// There is not enough memory.
     #[error("{0}")]
     Memory(Fault),
+    /// A device to compute on is not there, or failed.
+    #[error("{0}")]
+    Device(Fault),
     /// The chat template failed, or refused the conversation.
     #[error("{0}")]
     Template(Fault),

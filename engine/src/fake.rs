@@ -5,6 +5,7 @@ use crate::batch::{Canceller, Entry, Logits};
 use crate::cache::{Cache, CacheOptions, Sequence};
 use crate::config::Config;
 use crate::decoder::Run;
+use crate::device::{Device, Placed};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::{Model, ModelOptions};
@@ -41,7 +42,7 @@ pub(crate) fn model(options: &ModelOptions, text: &str, pause: Duration) -> (Mod
     answer.push(tokenizer.find("<|im_end|>").unwrap());
     let asked = Arc::default();
     let run = Fake { config, answer, said: Mutex::new(0), asked: Arc::clone(&asked), pause };
-    (options.assemble(gguf, Box::new(run)).unwrap(), asked)
+    (options.assemble(gguf, Placed { run: Box::new(run), device: Device::Cpu, notice: None }).unwrap(), asked)
 }
 
 impl Run for Fake {

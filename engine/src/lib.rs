@@ -55,6 +55,7 @@ pub mod cache;
 pub mod chat;
 pub mod config;
 pub mod decoder;
+pub mod device;
 pub mod error;
 #[cfg(test)]
 mod fake;
@@ -72,6 +73,7 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use chat::{Chat, Reply};
+pub use device::Device;
 pub use error::{Error, Fault, Result};
 pub use generate::{Canceller, EndReason, Generator, Session, Stats};
 pub use hob_kernels::Level;

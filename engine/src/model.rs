@@ -3,7 +3,8 @@
 use crate::cache::{CacheOptions, KvType};
 use crate::chat::Chat;
 use crate::config::Config;
-use crate::decoder::{self, LoadOptions, Run};
+use crate::decoder::{LoadOptions, Run};
+use crate::device::{self, Device, Placed};
 use crate::error::{Error, Fault, Result};
 use crate::generate::{Canceller, Session};
 use crate::gguf::{Gguf, Metadata};
@@ -35,6 +36,7 @@ pub struct Model(Arc<Inner>);
 struct Inner {
     gguf: Gguf,
     run: Box<dyn Run>,
+    device: Device,
     tokenizer: Tokenizer,
     template: ChatTemplate,
     sampling: Sampling,
@@ -55,6 +57,7 @@ pub struct ModelOptions {
     micro_batch: Option<usize>,
     pre_tokenizer: Option<String>,
     chat_template: Option<String>,
+    device: Device,
 }
 
 impl ModelOptions {
@@ -79,6 +82,12 @@ impl ModelOptions {
     /// Tokens computed at once while reading a prompt (default 256).
     pub fn micro_batch(mut self, tokens: usize) -> Self {
         self.micro_batch = Some(tokens);
+        self
+    }
+
+    /// Where to compute (default: [`Device::Auto`]). How many threads is the CPU's alone.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
         self
     }
 
@@ -115,16 +124,17 @@ impl ModelOptions {
     /// # Errors
     /// As [`open`](ModelOptions::open).
     pub fn build(&self, gguf: Gguf) -> Result<Model> {
-        let options = LoadOptions { threads: self.threads_to_use()?, context: Some(self.context_for(gguf.metadata())?) };
-        let run = decoder::load(&gguf, &options)?;
-        self.assemble(gguf, run)
+        let context = Some(self.context_for(gguf.metadata())?);
+        let options = LoadOptions { threads: self.threads_to_use()?, context, device: self.device };
+        let placed = device::place(&gguf, &options)?;
+        self.assemble(gguf, placed)
     }
 
     /// A model of a file's texts and any decoder.
-    pub(crate) fn assemble(&self, gguf: Gguf, run: Box<dyn Run>) -> Result<Model> {
+    pub(crate) fn assemble(&self, gguf: Gguf, Placed { run, device, notice }: Placed) -> Result<Model> {
         let metadata = gguf.metadata();
         let tokenizer = Tokenizer::from_gguf(metadata, &TokenizerOptions { pre: self.pre_tokenizer.clone() })?;
-        let mut notices = Vec::new();
+        let mut notices: Vec<String> = notice.into_iter().collect();
         let template = match &self.chat_template {
             Some(source) => ChatTemplate::named(source).or_else(|_| ChatTemplate::from_source(source))?,
             None => {
@@ -145,7 +155,7 @@ impl ModelOptions {
         let sampling = Sampling::from_gguf(metadata)?;
         let threads = self.threads_to_use()?;
         let controls = OnceLock::new();
-        Ok(Model(Arc::new(Inner { gguf, run, tokenizer, template, sampling, notices, cache, micro_batch, threads, controls })))
+        Ok(Model(Arc::new(Inner { gguf, run, device, tokenizer, template, sampling, notices, cache, micro_batch, threads, controls })))
     }
 
     fn threads_to_use(&self) -> Result<usize> {
@@ -219,6 +229,11 @@ impl Model {
     /// The decoder, for callers who step it themselves.
     pub fn run(&self) -> &dyn Run {
         &*self.0.run
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.0.device
     }
 
     /// The model's numbers.

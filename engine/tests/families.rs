@@ -4,6 +4,7 @@
 mod synthetic;
 
 use hob::batch::{Canceller, Entry, Logits};
+use hob::Device;
 use hob::cache::{Cache, CacheOptions, KvType};
 use hob::config::Config;
 use hob::decoder::{LoadOptions, Run, load};
@@ -17,7 +18,7 @@ fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn options(threads: usize) -> LoadOptions {
-    LoadOptions { threads, context: Some(256) }
+    LoadOptions { threads, context: Some(256), device: Device::Cpu }
 }
 
 fn cache(model: &dyn Run) -> Cache {

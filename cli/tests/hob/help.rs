@@ -2,7 +2,7 @@
 
 use super::hob;
 
-const COMMANDS: [&str; 9] = ["chat", "run", "inspect", "tokenize", "template", "logits", "quantize", "perplexity", "bench"];
+const COMMANDS: [&str; 10] = ["chat", "run", "inspect", "tokenize", "template", "logits", "quantize", "perplexity", "bench", "doctor"];
 
 #[test]
 fn every_command_helps_with_examples() {

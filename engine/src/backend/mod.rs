@@ -3,8 +3,11 @@
 //! A [`Backend`] offers about two dozen verbs, each a step of a transformer with a name in the literature: coarse enough to
 //! be one parallel region on a CPU and one kernel on a GPU. Tensors are `f32 [tokens, width]`; a verb writes into a tensor
 //! it is given, so buffers are made once and decoding allocates nothing. Token ids and positions ride in the back end's
-//! [`Step`](Backend::Step), filled once by [`begin`](Backend::begin); only [`read`](Backend::read) brings anything back.
+//! [`Step`](Backend::Step), filled once by [`begin`](Backend::begin); only [`read`](Backend::read) brings anything back. A verb
+//! cannot fail to its caller: what goes wrong on a device is kept in the step until [`end`](Backend::end).
 
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod cpu;
 
 use crate::batch::{Canceller, Entry};
@@ -174,6 +177,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn softcap(&self, step: &mut Self::Step, x: &mut Self::Tensor, cap: f32);
     /// The rows whose logits are wanted, in batch order.
     fn wanted(&self, step: &mut Self::Step, x: &Self::Tensor, out: &mut Self::Tensor);
+    /// Ends a step: no verb follows.
+    ///
+    /// # Errors
+    /// The first thing that went wrong in it.
+    fn end(&self, step: &mut Self::Step) -> Result<()>;
     /// Brings a tensor to the host, replacing what `out` holds.
     ///
     /// # Errors

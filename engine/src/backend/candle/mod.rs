@@ -1,0 +1,371 @@
+//! The candle back end: the same decoder on any device that candle computes on (<https://github.com/huggingface/candle>).
+//!
+//! Tensors are candle's; each verb is a handful of its operations, put in line on the device and not waited for. Only
+//! [`read`](Backend::read) waits. Results are not bit-identical to the CPU back end's: candle sums in its own order, and on a GPU
+//! quantizes activations in its own way. What runs on candle's CPU device, which the tests use, is what runs on CUDA and Metal.
+//!
+//! A verb returns nothing, so the step keeps the first error; what comes after it does nothing, and
+//! [`end`](Backend::end) hands it out.
+
+mod attention;
+pub(crate) mod device;
+mod experts;
+mod weight;
+
+use crate::backend::{Attend, Backend, ExpertWeights, Linear, Product, Qkv, Stored};
+use crate::batch::{Canceller, Entry, Logits};
+use crate::block::Norm;
+use crate::block::rope::{Pairing, Rope};
+use crate::cache::{Sequence, StateSpec};
+use crate::config::NormKind;
+use crate::error::{Error, Fault, Result};
+use attention::State;
+use candle_core::{D, DType, Device, Tensor as Array};
+use candle_nn::{ops, rotary_emb};
+use hob_kernels::ops::{Activation, Router};
+use weight::{Shared, Weight};
+
+/// What candle's calls return.
+type Done<T = ()> = candle_core::Result<T>;
+
+/// Runs a decoder on one of candle's devices.
+pub struct CandleBackend {
+    device: Device,
+    /// Matrices that several blocks take from one place in the file, such as a tied head.
+    shared: Shared,
+}
+
+impl CandleBackend {
+    /// A back end on this device.
+    pub(crate) fn new(device: Device) -> CandleBackend {
+        CandleBackend { device, shared: Shared::default() }
+    }
+}
+
+/// What candle's refusal to load or allocate something is to the caller.
+fn refused(place: &str, error: candle_core::Error) -> Error {
+    let text = error.to_string();
+    let text = text.lines().next().unwrap_or_default();
+    if text.to_lowercase().contains("memory") {
+        return Error::Memory(Fault::at(place).found(text).help("ask for a smaller context, or compute on the CPU"));
+    }
+    Error::Device(Fault::at(place).found(text))
+}
+
+/// Activations `f32 [tokens, width]`; nothing before the first result.
+#[derive(Default)]
+pub struct Tensor(Option<Array>);
+
+impl Tensor {
+    fn get(&self) -> Done<&Array> {
+        self.0.as_ref().ok_or_else(|| candle_core::Error::Msg("a tensor is read before it is written".into()))
+    }
+
+    fn put(&mut self, array: Array) {
+        self.0 = Some(array);
+    }
+}
+
+/// A run of one sequence's tokens in the batch.
+#[derive(Clone, Copy)]
+struct Run {
+    sequence: usize,
+    first: usize,
+    tokens: usize,
+    position: usize,
+}
+
+/// Cosines and sines of a rope, `[tokens, 1, rotary / 2]`.
+struct Angles {
+    cos: Array,
+    sin: Array,
+    pairing: Pairing,
+}
+
+/// The experts of each token, `u32 [tokens, k]`, best first, and their weights `[tokens, k]`.
+struct Choice {
+    ids: Array,
+    weights: Array,
+}
+
+/// What a step needs besides tensors.
+#[derive(Default)]
+pub struct Step {
+    stop: Canceller,
+    /// `u32 [tokens]`, on the device.
+    ids: Option<Array>,
+    /// Rows whose logits are wanted, `u32 [wanted]`; `None` where all are.
+    wanted: Option<Array>,
+    runs: Vec<Run>,
+    angles: Vec<Angles>,
+    /// What was masked how in this step, by run and window.
+    masks: Vec<((usize, Option<usize>), Array)>,
+    choice: Option<Choice>,
+    failed: Option<candle_core::Error>,
+}
+
+impl Step {
+    /// Does a verb's work, unless one before it failed.
+    fn attempt(&mut self, work: impl FnOnce(&mut Step) -> Done) {
+        if self.failed.is_some() {
+            return;
+        }
+        if let Err(error) = work(self) {
+            self.failed = Some(error);
+        }
+    }
+}
+
+/// `activation(x)`
+fn activated(activation: Activation, x: &Array) -> Done<Array> {
+    match activation {
+        Activation::Silu => x.silu(),
+        Activation::GeluTanh => x.gelu(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::Relu => x.relu(),
+        Activation::ReluSquared => x.relu()?.sqr(),
+    }
+}
+
+/// Each run of the norm's width normalised; the shape stays.
+fn normalised(x: &Array, norm: &Norm<CandleBackend>) -> Done<Array> {
+    let shape = x.shape();
+    let x = x.reshape(((), norm.width))?;
+    let y = match (norm.kind, &norm.bias) {
+        (NormKind::Rms, _) => ops::rms_norm(&x, &norm.weight, norm.eps)?,
+        (NormKind::Layer, Some(bias)) => ops::layer_norm(&x, &norm.weight, bias, norm.eps)?,
+        (NormKind::Layer, None) => ops::layer_norm(&x, &norm.weight, &norm.weight.zeros_like()?, norm.eps)?,
+    };
+    y.reshape(shape)
+}
+
+/// The first channels of every head turned.
+fn rotated(x: &Array, head_dim: usize, angles: &Angles) -> Done<Array> {
+    let Angles { cos, sin, pairing } = angles;
+    let (tokens, width) = x.dims2()?;
+    let rotary = 2 * cos.dim(D::Minus1)?;
+    if rotary == 0 {
+        return Ok(x.clone());
+    }
+    // Every token is a batch of its own to candle, for it has a position of its own.
+    let heads = x.reshape((tokens, width / head_dim, 1, head_dim))?;
+    let turn = |x: &Array| match pairing {
+        Pairing::Adjacent => rotary_emb::rope_i(x, cos, sin),
+        Pairing::Halves => rotary_emb::rope(x, cos, sin),
+    };
+    let turned = if rotary == head_dim {
+        turn(&heads)?
+    } else {
+        let rest = heads.narrow(D::Minus1, rotary, head_dim - rotary)?;
+        Array::cat(&[&turn(&heads.narrow(D::Minus1, 0, rotary)?.contiguous()?)?, &rest], D::Minus1)?
+    };
+    turned.reshape((tokens, width))
+}
+
+impl CandleBackend {
+    fn start(&self, step: &mut Step, batch: &[Entry], ropes: &[Rope]) -> Done {
+        let device = &self.device;
+        let ids: Vec<u32> = batch.iter().map(|e| e.token).collect();
+        step.ids = Some(Array::from_vec(ids, batch.len(), device)?);
+        let rows = batch.iter().enumerate().filter(|(_, e)| e.logits == Logits::Want);
+        let wanted: Vec<u32> = rows.map(|(i, _)| i as u32).collect();
+        step.wanted = if wanted.len() == batch.len() || wanted.is_empty() {
+            None
+        } else {
+            let count = wanted.len();
+            Some(Array::from_vec(wanted, count, device)?)
+        };
+        for (i, entry) in batch.iter().enumerate() {
+            let sequence = entry.sequence as usize;
+            match step.runs.last_mut() {
+                Some(run) if run.sequence == sequence => run.tokens += 1,
+                Some(_) | None => step.runs.push(Run { sequence, first: i, tokens: 1, position: entry.position as usize }),
+            }
+        }
+        for rope in ropes {
+            let (mut cos, mut sin) = (Vec::new(), Vec::new());
+            rope.angles(batch.iter().map(|e| e.position), &mut cos, &mut sin);
+            let shape = (batch.len(), 1, rope.rotary() / 2);
+            let (cos, sin) = (Array::from_vec(cos, shape, device)?, Array::from_vec(sin, shape, device)?);
+            step.angles.push(Angles { cos, sin, pairing: rope.pairing });
+        }
+        Ok(())
+    }
+}
+
+impl Backend for CandleBackend {
+    type Weight = Weight;
+    type Vector = Array;
+    type Tensor = Tensor;
+    type State = State;
+    type Step = Step;
+
+    fn weight(&self, stored: Stored) -> Result<Weight> {
+        self.shared.weight(&stored, &self.device)
+    }
+
+    fn vector(&self, values: Vec<f32>) -> Result<Array> {
+        let len = values.len();
+        Array::from_vec(values, len, &self.device).map_err(|e| refused("vector", e))
+    }
+
+    fn state(&self, spec: &StateSpec, capacity: usize) -> Result<State> {
+        State::new(spec, capacity, &self.device)
+    }
+
+    fn begin(&self, step: &mut Step, batch: &[Entry], ropes: &[Rope], stop: &Canceller) {
+        *step = Step { stop: stop.clone(), ..Step::default() };
+        step.attempt(|step| self.start(step, batch, ropes));
+    }
+
+    fn embed(&self, step: &mut Step, table: &Weight, scale: f32, out: &mut Tensor) {
+        step.attempt(|step| {
+            let Some(ids) = &step.ids else { return Ok(()) };
+            let rows = table.rows(ids)?;
+            out.put(if scale == 1.0 { rows } else { rows.affine(f64::from(scale), 0.0)? });
+            Ok(())
+        });
+    }
+
+    fn norm(&self, step: &mut Step, x: &Tensor, norm: &Norm<Self>, out: &mut Tensor) {
+        step.attempt(|_| {
+            out.put(normalised(x.get()?, norm)?);
+            Ok(())
+        });
+    }
+
+    fn norm_in_place(&self, step: &mut Step, x: &mut Tensor, norm: &Norm<Self>) {
+        step.attempt(|_| {
+            x.put(normalised(x.get()?, norm)?);
+            Ok(())
+        });
+    }
+
+    fn linear(&self, step: &mut Step, x: &Tensor, products: &mut [Product<'_, Self>]) {
+        step.attempt(|_| {
+            for (Linear { weight, bias }, out) in products {
+                let y = weight.apply(x.get()?)?;
+                out.put(match bias {
+                    Some(bias) => y.broadcast_add(bias)?,
+                    None => y,
+                });
+            }
+            Ok(())
+        });
+    }
+
+    fn rotate(&self, step: &mut Step, x: &mut Tensor, head_dim: usize, rope: usize) {
+        step.attempt(|step| {
+            x.put(rotated(x.get()?, head_dim, &step.angles[rope])?);
+            Ok(())
+        });
+    }
+
+    fn attend(
+        &self,
+        step: &mut Step,
+        attend: &Attend,
+        qkv: Qkv<'_, Self>,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Tensor,
+    ) {
+        step.attempt(|step| {
+            out.put(attention::attend(step, attend, qkv, sequences, slot, &self.device)?);
+            Ok(())
+        });
+    }
+
+    fn glu(&self, step: &mut Step, activation: Activation, gate: &mut Tensor, up: &Tensor) {
+        step.attempt(|_| {
+            gate.put(activated(activation, gate.get()?)?.mul(up.get()?)?);
+            Ok(())
+        });
+    }
+
+    fn activate(&self, step: &mut Step, activation: Activation, x: &mut Tensor) {
+        step.attempt(|_| {
+            x.put(activated(activation, x.get()?)?);
+            Ok(())
+        });
+    }
+
+    fn route(&self, step: &mut Step, logits: &Tensor, router: &Router, bias: Option<&Array>) {
+        step.attempt(|step| {
+            step.choice = Some(experts::choose(logits.get()?, router, bias)?);
+            Ok(())
+        });
+    }
+
+    fn experts(&self, step: &mut Step, x: &Tensor, experts: &ExpertWeights<Self>, out: &mut Tensor) {
+        step.attempt(|step| {
+            let Some(choice) = &step.choice else { return Ok(()) };
+            out.put(experts::mixed(x.get()?, choice, experts, &step.stop)?);
+            Ok(())
+        });
+    }
+
+    fn gate(&self, step: &mut Step, x: &mut Tensor, gate: &Tensor) {
+        step.attempt(|_| {
+            x.put(x.get()?.broadcast_mul(&ops::sigmoid(gate.get()?)?)?);
+            Ok(())
+        });
+    }
+
+    fn copy(&self, step: &mut Step, x: &Tensor, out: &mut Tensor) {
+        // No verb changes an array that another tensor holds, so both may hold the same one.
+        step.attempt(|_| {
+            out.put(x.get()?.clone());
+            Ok(())
+        });
+    }
+
+    fn add(&self, step: &mut Step, x: &mut Tensor, y: &Tensor) {
+        step.attempt(|_| {
+            x.put(x.get()?.add(y.get()?)?);
+            Ok(())
+        });
+    }
+
+    fn scale(&self, step: &mut Step, x: &mut Tensor, factor: f32) {
+        step.attempt(|_| {
+            x.put(x.get()?.affine(f64::from(factor), 0.0)?);
+            Ok(())
+        });
+    }
+
+    fn softcap(&self, step: &mut Step, x: &mut Tensor, cap: f32) {
+        step.attempt(|_| {
+            x.put(capped(x.get()?, cap)?);
+            Ok(())
+        });
+    }
+
+    fn wanted(&self, step: &mut Step, x: &Tensor, out: &mut Tensor) {
+        step.attempt(|step| {
+            out.put(match &step.wanted {
+                Some(rows) => x.get()?.index_select(rows, 0)?,
+                None => x.get()?.clone(),
+            });
+            Ok(())
+        });
+    }
+
+    fn end(&self, step: &mut Step) -> Result<()> {
+        match step.failed.take() {
+            Some(error) => Err(refused("device", error)),
+            None => Ok(()),
+        }
+    }
+
+    fn read(&self, _: &mut Step, x: &Tensor, out: &mut Vec<f32>) -> Result<()> {
+        let values = x.get().and_then(|x| x.flatten_all()?.to_dtype(DType::F32)?.to_vec1());
+        *out = values.map_err(|e| refused("device", e))?;
+        Ok(())
+    }
+}
+
+/// `cap · tanh(x / cap)`
+fn capped(x: &Array, cap: f32) -> Done<Array> {
+    x.affine(f64::from(1.0 / cap), 0.0)?.tanh()?.affine(f64::from(cap), 0.0)
+}

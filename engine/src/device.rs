@@ -1,0 +1,251 @@
+//! Where a model computes: this machine's CPU by hob's own kernels, or a device of candle's.
+//!
+//! [`Device::Auto`] takes a GPU where the build has one's back end, it is there, and the model fits; otherwise it says why and
+//! takes the CPU. A device asked for by name is that device or an error.
+
+use crate::backend::cpu::CpuBackend;
+use crate::config::Config;
+use crate::decoder::{Decoder, LoadOptions, Run};
+use crate::error::{Error, Fault, Result};
+use crate::gguf::Gguf;
+use hob_kernels::Level;
+use std::fmt;
+use std::str::FromStr;
+
+#[cfg(feature = "candle")]
+use crate::backend::candle::device as gpu;
+
+/// What a GPU needs beside weights and cache: activations, candle's scratch, the driver.
+const SCRATCH: u64 = 768 << 20;
+
+/// A place to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// A GPU where that goes, else the CPU.
+    #[default]
+    Auto,
+    /// This machine's CPU.
+    Cpu,
+    /// This machine's CPU by candle: to test what runs on the other devices.
+    Candle,
+    /// An NVIDIA GPU, counted from 0.
+    Cuda(usize),
+    /// A GPU of Apple's, counted from 0.
+    Metal(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => f.pad("auto"),
+            Device::Cpu => f.pad("cpu"),
+            Device::Candle => f.pad("candle"),
+            Device::Cuda(n) => f.pad(&format!("cuda:{n}")),
+            Device::Metal(n) => f.pad(&format!("metal:{n}")),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Device> {
+        let (name, number) = text.split_once(':').map_or((text, Some(0)), |(name, number)| (name, number.parse().ok()));
+        match (name, number) {
+            ("auto", _) if !text.contains(':') => Ok(Device::Auto),
+            ("cpu", _) if !text.contains(':') => Ok(Device::Cpu),
+            ("candle", _) if !text.contains(':') => Ok(Device::Candle),
+            ("cuda", Some(n)) => Ok(Device::Cuda(n)),
+            ("metal", Some(n)) => Ok(Device::Metal(n)),
+            _ => Err(Error::Input(Fault::at("device").expected("auto, cpu, candle, cuda, cuda:N, metal or metal:N").found(text))),
+        }
+    }
+}
+
+/// Whether a device can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It can.
+    Ready {
+        /// What its maker calls it.
+        name: String,
+        /// Bytes of its memory, where it has its own.
+        memory: Option<Memory>,
+    },
+    /// It cannot: why not.
+    Absent(String),
+}
+
+/// Memory of a device, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Not taken by anyone.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+/// All devices that hob knows of on this machine, those that cannot be used too.
+pub fn devices() -> Vec<(Device, Presence)> {
+    let level = Level::from_env().map_or_else(|e| e.to_string(), |level| level.to_string());
+    let cpu = Presence::Ready { name: format!("{}, {level}", std::env::consts::ARCH), memory: None };
+    let candle = if cfg!(feature = "candle") {
+        Presence::Ready { name: "candle's CPU device, for tests".into(), memory: None }
+    } else {
+        Presence::Absent(not_built("candle"))
+    };
+    let mut all = vec![(Device::Cpu, cpu), (Device::Candle, candle)];
+    all.extend(gpus(gpu::cuda(), Device::Cuda));
+    all.extend(gpus(gpu::metal(), Device::Metal));
+    all
+}
+
+fn gpus(found: Result<Vec<gpu::Gpu>, String>, device: impl Fn(usize) -> Device) -> Vec<(Device, Presence)> {
+    match found {
+        Ok(gpus) => {
+            let ready = |(n, gpu): (usize, gpu::Gpu)| (device(n), Presence::Ready { name: gpu.name, memory: gpu.memory });
+            gpus.into_iter().enumerate().map(ready).collect()
+        }
+        Err(why) => vec![(device(0), Presence::Absent(why))],
+    }
+}
+
+/// What a device is told that this build has no back end for.
+pub(crate) fn not_built(feature: &str) -> String {
+    format!("not in this build; it needs --features {feature}")
+}
+
+/// A model on its device.
+pub(crate) struct Placed {
+    pub(crate) run: Box<dyn Run>,
+    pub(crate) device: Device,
+    /// What the user should hear about the choice.
+    pub(crate) notice: Option<String>,
+}
+
+/// Loads the model in a file onto the device that the options name, or choose.
+pub(crate) fn place(gguf: &Gguf, options: &LoadOptions) -> Result<Placed> {
+    match options.device {
+        Device::Auto => auto(gguf, options),
+        device => Ok(Placed { run: on(device, gguf, options)?, device, notice: None }),
+    }
+}
+
+fn on(device: Device, gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>> {
+    match device {
+        Device::Auto | Device::Cpu => Ok(Box::new(Decoder::load(gguf, CpuBackend::new(options.threads)?, options.context)?)),
+        Device::Candle | Device::Cuda(_) | Device::Metal(_) => gpu::load(device, gguf, options),
+    }
+}
+
+/// The first GPU that has room, else the CPU.
+fn auto(gguf: &Gguf, options: &LoadOptions) -> Result<Placed> {
+    let mut notice = None;
+    if cfg!(any(feature = "cuda", feature = "metal")) {
+        match choose(gguf, options) {
+            Ok(device) => match on(device, gguf, options) {
+                Ok(run) => return Ok(Placed { run, device, notice: None }),
+                Err(error @ (Error::Device(_) | Error::Memory(_))) => notice = Some(format!("{device} failed, so the CPU computes: {error}")),
+                Err(error) => return Err(error),
+            },
+            Err(why) => notice = Some(format!("the CPU computes: {why}")),
+        }
+    }
+    if let Some(notice) = &notice {
+        tracing::warn!("{notice}");
+    }
+    Ok(Placed { run: on(Device::Cpu, gguf, options)?, device: Device::Cpu, notice })
+}
+
+/// A GPU with room for the model, or why there is none.
+fn choose(gguf: &Gguf, options: &LoadOptions) -> Result<Device, String> {
+    let need = need(gguf, options);
+    let mut reasons = Vec::new();
+    for (device, presence) in devices() {
+        match (device, presence) {
+            (Device::Auto | Device::Cpu | Device::Candle, _) => {}
+            (_, Presence::Ready { memory: Some(memory), .. }) if memory.free < need => {
+                let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+                reasons.push(format!("{device} has {:.1} GiB free, the model needs {:.1}", gib(memory.free), gib(need)));
+            }
+            (_, Presence::Ready { .. }) => return Ok(device),
+            (Device::Cuda(_), Presence::Absent(why)) if cfg!(feature = "cuda") => reasons.push(format!("{device}: {why}")),
+            (Device::Metal(_), Presence::Absent(why)) if cfg!(feature = "metal") => reasons.push(format!("{device}: {why}")),
+            (Device::Cuda(_) | Device::Metal(_), Presence::Absent(_)) => {}
+        }
+    }
+    Err(reasons.join("; "))
+}
+
+/// Bytes that a GPU needs for a file's model: weights, one session's cache, scratch.
+fn need(gguf: &Gguf, options: &LoadOptions) -> u64 {
+    // What candle has no type for becomes halves.
+    let weights: u64 = gguf.tensors().map(|t| if gpu::kept(t.kind) { t.size() } else { 2 * t.elements() }).sum();
+    let cache = Config::from_metadata(gguf.metadata()).map_or(0, |config| {
+        let heads: usize = config.kv_heads.iter().sum();
+        2 * heads as u64 * (config.key_dim + config.value_dim) as u64 * options.context.unwrap_or(config.context) as u64
+    });
+    weights + cache + SCRATCH
+}
+
+/// What a build without candle says.
+#[cfg(not(feature = "candle"))]
+mod gpu {
+    use super::{Device, Fault, Gguf, LoadOptions, Memory, Run, not_built};
+    use crate::error::{Error, Result};
+    use crate::gguf::TensorType;
+
+    pub(super) struct Gpu {
+        pub(super) name: String,
+        pub(super) memory: Option<Memory>,
+    }
+
+    pub(super) fn cuda() -> Result<Vec<Gpu>, String> {
+        Err(not_built("cuda"))
+    }
+
+    pub(super) fn metal() -> Result<Vec<Gpu>, String> {
+        Err(not_built("metal"))
+    }
+
+    pub(super) fn kept(_: TensorType) -> bool {
+        true
+    }
+
+    pub(super) fn load(device: Device, _: &Gguf, _: &LoadOptions) -> Result<Box<dyn Run>> {
+        let feature = match device {
+            Device::Auto | Device::Cpu | Device::Candle => "candle",
+            Device::Cuda(_) => "cuda",
+            Device::Metal(_) => "metal",
+        };
+        Err(Error::Unsupported(Fault::at(format!("device {device}")).found(not_built(feature)).help("the CPU runs everything")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for device in [Device::Auto, Device::Cpu, Device::Candle, Device::Cuda(0), Device::Cuda(3), Device::Metal(1)] {
+            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+        }
+        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
+        for bad in ["", "gpu", "cuda:", "cuda:x", "cpu:1", "auto:0"] {
+            assert!(bad.parse::<Device>().unwrap_err().to_string().contains("cuda:N"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_cpu_is_always_there_and_what_is_absent_says_why() {
+        let all = devices();
+        assert!(matches!(&all[0], (Device::Cpu, Presence::Ready { .. })));
+        for (device, presence) in all {
+            match presence {
+                Presence::Ready { name, .. } => assert!(!name.is_empty(), "{device}"),
+                Presence::Absent(why) => assert!(!why.is_empty(), "{device}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The candle back end against the CPU back end: every family of the table, on a small model made from its header.
+//!
+//! They sum in different orders, so results are close, not equal. `HOB_TEST_DEVICE=cuda` (or `metal`) runs the same on a GPU.
+#![cfg(feature = "candle")]
+
+#[allow(dead_code)] // some of it is for families.rs
+mod synthetic;
+
+use hob::Device;
+use hob::batch::{Canceller, Entry, Logits};
+use hob::cache::{Cache, CacheOptions, KvType};
+use hob::decoder::{LoadOptions, Run, load};
+use hob::family::FAMILIES;
+use hob::gguf::Gguf;
+use synthetic::Header;
+
+const TOKENS: [u32; 23] = [3, 41, 7, 7, 0, 79, 12, 5, 66, 31, 2, 18, 44, 9, 71, 23, 50, 1, 37, 60, 15, 28, 77];
+
+fn names() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().flat_map(|f| f.names).copied()
+}
+
+/// Where candle computes.
+fn device() -> Device {
+    std::env::var("HOB_TEST_DEVICE").map_or(Device::Candle, |name| name.parse().expect("HOB_TEST_DEVICE names a device"))
+}
+
+fn on(device: Device, gguf: &Gguf) -> Box<dyn Run> {
+    load(gguf, &LoadOptions { threads: 1, context: Some(256), device }).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The model of a family with all matrices in f32, so that nothing but the order of sums is different.
+fn plain(name: &str) -> Gguf {
+    let mut header = Header::read(name);
+    header.tensors.iter_mut().for_each(|t| t.kind = "F32".into());
+    header.build()
+}
+
+fn cache(model: &dyn Run, kv: KvType) -> Cache {
+    model.cache(&CacheOptions { capacity: 64, k: kv, v: kv }).unwrap()
+}
+
+fn entries(tokens: &[u32], sequence: u32, first: usize) -> Vec<Entry> {
+    let entry = |(i, token): (usize, &u32)| Entry { token: *token, sequence, position: (first + i) as u32, logits: Logits::Want };
+    tokens.iter().enumerate().map(entry).collect()
+}
+
+fn feed(model: &dyn Run, cache: &mut Cache, tokens: &[u32]) -> Vec<f32> {
+    let (first, mut logits) = (cache.len(), Vec::new());
+    model.step(&entries(tokens, 0, first), &mut [cache], &Canceller::new(), &mut logits).unwrap();
+    logits
+}
+
+/// Logits of every position, fed in chunks.
+fn run(model: &dyn Run, kv: KvType, chunk: usize) -> Vec<f32> {
+    let mut cache = cache(model, kv);
+    TOKENS.chunks(chunk).flat_map(|part| feed(model, &mut cache, part)).collect()
+}
+
+/// Σ(x - y)² / Σ(y - mean)², over all rows.
+fn error(x: &[f32], y: &[f32]) -> f64 {
+    assert_eq!(x.len(), y.len());
+    let mean = y.iter().map(|y| f64::from(*y)).sum::<f64>() / y.len() as f64;
+    let sum = |f: &dyn Fn(f64, f64) -> f64| x.iter().zip(y).map(|(x, y)| f(f64::from(*x), f64::from(*y)).powi(2)).sum::<f64>();
+    sum(&|x, y| x - y) / sum(&|_, y| y - mean)
+}
+
+#[test]
+fn plain_weights_give_what_the_cpu_gives() {
+    for name in names() {
+        let gguf = plain(name);
+        let (cpu, candle) = (on(Device::Cpu, &gguf), on(device(), &gguf));
+        let want = run(&*cpu, KvType::F32, TOKENS.len());
+        for (kv, bound) in [(KvType::F32, 1e-9), (KvType::F16, 1e-5)] {
+            for chunk in [TOKENS.len(), 5, 1] {
+                let error = error(&run(&*candle, kv, chunk), &want);
+                assert!(error < bound, "{name}, {kv:?} cache, in chunks of {chunk}: error {error:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn quantized_weights_give_nearly_what_the_cpu_gives() {
+    for name in names() {
+        let gguf = Header::read(name).build();
+        let error = error(&run(&*on(device(), &gguf), KvType::F16, 7), &run(&*on(Device::Cpu, &gguf), KvType::F16, 7));
+        assert!(error < 1e-2, "{name}: error {error:e}");
+    }
+}
+
+#[test]
+fn a_sequence_does_not_see_its_neighbours_and_rows_come_back_as_asked() {
+    for name in names() {
+        let model = on(device(), &plain(name));
+        let all = run(&*model, KvType::F32, TOKENS.len());
+        let (mut first, mut second) = (cache(&*model, KvType::F32), cache(&*model, KvType::F32));
+        let mut batch = entries(&TOKENS, 0, 0);
+        batch.extend(entries(&TOKENS[..9], 1, 0));
+        batch.iter_mut().for_each(|e| e.logits = Logits::Skip);
+        batch[4].logits = Logits::Want;
+        batch[TOKENS.len() + 8].logits = Logits::Want;
+        let mut logits = Vec::new();
+        model.step(&batch, &mut [&mut first, &mut second], &Canceller::new(), &mut logits).unwrap();
+        let vocab = all.len() / TOKENS.len();
+        let want = [&all[4 * vocab..5 * vocab], &all[8 * vocab..9 * vocab]].concat();
+        assert!(error(&logits, &want) < 1e-9, "{name}");
+    }
+}
+
+#[test]
+fn a_cache_goes_back_and_forks() {
+    for name in names() {
+        let model = on(device(), &plain(name));
+        let all = run(&*model, KvType::F32, TOKENS.len());
+        let vocab = all.len() / TOKENS.len();
+        let mut one = cache(&*model, KvType::F32);
+        feed(&*model, &mut one, &TOKENS[..10]);
+        let checkpoint = one.checkpoint().unwrap();
+        let mut fork = one.fork().unwrap();
+        feed(&*model, &mut one, &[1, 2, 3]);
+        assert!(error(&feed(&*model, &mut fork, &TOKENS[10..]), &all[10 * vocab..]) < 1e-9, "{name}: fork");
+        one.restore(&checkpoint).unwrap();
+        assert!(error(&feed(&*model, &mut one, &TOKENS[10..]), &all[10 * vocab..]) < 1e-9, "{name}: back");
+    }
+}
+
+#[test]
+fn a_step_that_fails_says_so_and_changes_nothing() {
+    let gguf = plain("llama");
+    let (model, other) = (on(device(), &gguf), on(Device::Cpu, &gguf));
+    let mut foreign = cache(&*other, KvType::F32);
+    let result = model.step(&entries(&TOKENS, 0, 0), &mut [&mut foreign], &Canceller::new(), &mut Vec::new());
+    assert!(result.unwrap_err().to_string().contains("another back end"));
+    let (mut own, stop) = (cache(&*model, KvType::F32), Canceller::new());
+    stop.cancel();
+    assert!(matches!(model.step(&entries(&TOKENS, 0, 0), &mut [&mut own], &stop, &mut Vec::new()), Err(hob::Error::Cancelled)));
+    assert_eq!(own.len(), 0);
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_by_name() {
+    let gguf = plain("llama");
+    for device in [Device::Cuda(99), Device::Metal(99)] {
+        let options = LoadOptions { threads: 1, context: Some(64), device };
+        let error = load(&gguf, &options).err().expect("no machine has a hundred").to_string();
+        assert!(error.contains(&device.to_string()), "{error}");
+    }
+}
