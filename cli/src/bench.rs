@@ -128,7 +128,8 @@ fn pairs<'a, A, B>(a: &'a [A], b: &'a [B]) -> impl Iterator<Item = (&'a A, &'a B
 
 fn open(path: &Path, device: Device, setting: &Setting) -> Result<Model, Failure> {
     let most = setting.tests.iter().map(|t| t.depth + t.prompt + t.generate).max().unwrap_or(1);
-    let options = Model::options().device(device).threads(setting.threads).context(most).micro_batch(setting.micro_batch.min(setting.batch));
+    let options =
+        Model::options().device(device).threads(setting.threads).context(most).micro_batch(setting.micro_batch.min(setting.batch));
     Ok(options.cache_types(setting.k.into(), setting.v.into()).chat_template("chatml").open(path)?)
 }
 

@@ -145,7 +145,9 @@ fn auto(gguf: &Gguf, options: &LoadOptions) -> Result<Placed> {
         match choose(gguf, options) {
             Ok(device) => match on(device, gguf, options) {
                 Ok(run) => return Ok(Placed { run, device, notice: None }),
-                Err(error @ (Error::Device(_) | Error::Memory(_))) => notice = Some(format!("{device} failed, so the CPU computes: {error}")),
+                Err(error @ (Error::Device(_) | Error::Memory(_))) => {
+                    notice = Some(format!("{device} failed, so the CPU computes: {error}"))
+                }
                 Err(error) => return Err(error),
             },
             Err(why) => notice = Some(format!("the CPU computes: {why}")),

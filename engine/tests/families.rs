@@ -3,8 +3,8 @@
 
 mod synthetic;
 
-use hob::batch::{Canceller, Entry, Logits};
 use hob::Device;
+use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{Cache, CacheOptions, KvType};
 use hob::config::Config;
 use hob::decoder::{LoadOptions, Run, load};

@@ -3,15 +3,12 @@
 //! Keys lie as `[kv_heads, capacity, key_dim]`, values as `[kv_heads, capacity, value_dim]`, so that what a head has seen is one
 //! piece. Scores are computed in f32 whatever the cache holds; query heads that share a head of the cache are rows of one product.
 
-use super::{CandleBackend, Done, Run, Step, capped, refused};
+use super::{CandleBackend, Done, MASKED, Run, Step, capped, refused};
 use crate::backend::{Attend, Qkv};
 use crate::cache::{KvType, LayerState, Rewind, Sequence, StateSpec};
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor as Array};
 use candle_nn::ops::softmax_last_dim;
-
-/// Added to scores that a query must not see: its exponential is 0, and no infinity meets a 0.
-const MASKED: f64 = -1e30;
 
 /// Keys and values of one layer and sequence.
 pub struct State {

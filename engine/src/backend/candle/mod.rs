@@ -28,6 +28,9 @@ use weight::{Shared, Weight};
 /// What candle's calls return.
 type Done<T = ()> = candle_core::Result<T>;
 
+/// Added to scores that must not count: their exponential is 0, and no infinity meets a 0.
+const MASKED: f64 = -1e30;
+
 /// Runs a decoder on one of candle's devices.
 pub struct CandleBackend {
     device: Device,

@@ -15,6 +15,7 @@ use hob_kernels::Format;
 use hob_kernels::format::dequantize;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// A matrix `[rows, cols]`, or a stack of them.
@@ -66,30 +67,21 @@ impl Weight {
         }
     }
 
-    /// The matrices that a stack of `count` holds at these places, as f32 `[ids, rows / count, cols]`.
-    pub(super) fn picked(&self, ids: &Array, count: usize) -> Done<Array> {
-        let Matrix { rows, cols, .. } = *self.0;
-        let numbers = self.numbers(ids.device())?.reshape((count, rows / count))?.index_select(ids, 0)?;
-        self.rows(&numbers.flatten_all()?)?.reshape((ids.elem_count(), rows / count, cols))
+    /// These rows of the matrices that a stack of `count` holds at these places, as f32 `[ids, rows, cols]`.
+    pub(super) fn picked(&self, ids: &Array, count: usize, rows: Range<usize>) -> Done<Array> {
+        let Matrix { rows: all, cols, .. } = *self.0;
+        let numbers = self.numbers(ids.device())?.reshape((count, all / count))?.narrow(1, rows.start, rows.len())?;
+        let numbers = numbers.contiguous()?.index_select(ids, 0)?.flatten_all()?;
+        self.rows(&numbers)?.reshape((ids.elem_count(), rows.len(), cols))
     }
 
-    /// The matrix at place `index` in a stack of `count`, as f32 `[rows / count, cols]`.
-    pub(super) fn one(&self, index: usize, count: usize) -> Done<Array> {
-        let each = self.0.rows / count;
+    /// These rows of the matrix at place `index` in a stack of `count`, as f32 `[rows, cols]`.
+    pub(super) fn one(&self, index: usize, count: usize, rows: Range<usize>) -> Done<Array> {
+        let first = index * (self.0.rows / count) + rows.start;
         match &self.0.values {
-            Values::Quantized(weight) => weight.embedding(&self.numbers(&weight.device())?.narrow(0, index * each, each)?),
-            Values::Plain(weight) => weight.narrow(0, index * each, each)?.to_dtype(DType::F32),
+            Values::Quantized(weight) => weight.embedding(&self.numbers(&weight.device())?.narrow(0, first, rows.len())?),
+            Values::Plain(weight) => weight.narrow(0, first, rows.len())?.to_dtype(DType::F32),
         }
-    }
-
-    /// Rows of a matrix.
-    pub(super) fn height(&self) -> usize {
-        self.0.rows
-    }
-
-    /// Length of a row.
-    pub(super) fn width(&self) -> usize {
-        self.0.cols
     }
 
     fn numbers(&self, device: &Device) -> Done<&Array> {
@@ -112,38 +104,40 @@ pub(super) fn product(x: &Array, weight: &Array) -> Done<Array> {
     y.to_dtype(DType::F32)?.broadcast_mul(&most)
 }
 
+/// The quantized formats that candle knows too.
+const KNOWN: [(Format, GgmlDType); 10] = [
+    (Format::Q4_0, GgmlDType::Q4_0),
+    (Format::Q4_1, GgmlDType::Q4_1),
+    (Format::Q5_0, GgmlDType::Q5_0),
+    (Format::Q5_1, GgmlDType::Q5_1),
+    (Format::Q8_0, GgmlDType::Q8_0),
+    (Format::Q2_K, GgmlDType::Q2K),
+    (Format::Q3_K, GgmlDType::Q3K),
+    (Format::Q4_K, GgmlDType::Q4K),
+    (Format::Q5_K, GgmlDType::Q5K),
+    (Format::Q6_K, GgmlDType::Q6K),
+];
+
 /// candle's name of a quantized format.
 fn quantized(format: Format) -> Option<GgmlDType> {
-    Some(match format {
-        Format::Q4_0 => GgmlDType::Q4_0,
-        Format::Q4_1 => GgmlDType::Q4_1,
-        Format::Q5_0 => GgmlDType::Q5_0,
-        Format::Q5_1 => GgmlDType::Q5_1,
-        Format::Q8_0 => GgmlDType::Q8_0,
-        Format::Q2_K => GgmlDType::Q2K,
-        Format::Q3_K => GgmlDType::Q3K,
-        Format::Q4_K => GgmlDType::Q4K,
-        Format::Q5_K => GgmlDType::Q5K,
-        Format::Q6_K => GgmlDType::Q6K,
-        Format::F32 | Format::F16 | Format::BF16 => return None,
-    })
+    KNOWN.iter().find(|(ours, _)| *ours == format).map(|(_, name)| *name)
 }
 
-/// What numbers of a format that stays unquantized are kept as.
+/// What numbers that candle does not keep quantized are kept as.
 fn plain(format: Format, device: &Device) -> DType {
-    match format {
-        _ if device.is_cpu() => DType::F32,
-        Format::F32 => DType::F32,
-        Format::BF16 => DType::BF16,
-        Format::F16 => DType::F16,
-        Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => DType::F16,
-        Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => DType::F16,
+    if device.is_cpu() || format == Format::F32 {
+        DType::F32
+    } else if format == Format::BF16 || format == Format::MXFP4 {
+        // MXFP4 is a power of two times at most 6: exact in BF16, and beyond F16's reach.
+        DType::BF16
+    } else {
+        DType::F16
     }
 }
 
-/// Whether a format is candle's too, so that nothing is said about it.
+/// Whether a format is candle's too.
 pub(super) fn known(format: Format) -> bool {
-    quantized(format).is_some() || matches!(format, Format::F32 | Format::F16 | Format::BF16)
+    quantized(format).is_some() || [Format::F32, Format::F16, Format::BF16].contains(&format)
 }
 
 /// Where blocks begin with a 2-byte scale candle reads them in place, so they must lie on even addresses.
