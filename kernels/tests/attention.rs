@@ -16,6 +16,13 @@ fn numbers(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
+/// Where values are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Values {
+    Apart,
+    InKeys,
+}
+
 struct Case {
     heads: usize,
     kv_heads: usize,
@@ -25,6 +32,7 @@ struct Case {
     softcap: Option<f32>,
     window: Window,
     sinks: Option<&'static [f32]>,
+    values: Values,
     positions: usize,
     /// Queries before this position are left out.
     from: usize,
@@ -39,6 +47,7 @@ const PLAIN: Case = Case {
     softcap: None,
     window: Window::None,
     sinks: None,
+    values: Values::Apart,
     positions: 150,
     from: 0,
 };
@@ -71,6 +80,15 @@ fn cases() -> Vec<Case> {
     for (window, sinks) in [(Window::None, &[-90.0, 0.5]), (Window::Sliding(20), &[2.0, 200.0])] {
         cases.push(Case { window, sinks: Some(sinks), ..PLAIN });
     }
+    // Values in the keys: few heads and many, whole groups and ragged ones.
+    for (heads, key_dim, value_dim) in [(1, 24, 16), (4, 96, 64), (8, 40, 40), (16, 80, 72), (20, 24, 20), (48, 20, 18)] {
+        for types in [(F16, F16), (F32, F32)] {
+            cases.push(Case { heads, key_dim, value_dim, types, values: Values::InKeys, positions: 80, ..PLAIN });
+        }
+    }
+    cases.push(Case { heads: 16, key_dim: 576, value_dim: 512, values: Values::InKeys, positions: 70, from: 60, ..PLAIN });
+    cases.push(Case { heads: 8, window: Window::Sliding(20), softcap: Some(3.0), values: Values::InKeys, ..PLAIN });
+    cases.push(Case { heads: 8, sinks: Some(&[0.5; 8]), values: Values::InKeys, positions: 2100, from: 2080, ..PLAIN });
     // Several chunks, whole and windowed.
     cases.push(Case { positions: 2100, from: 2040, ..PLAIN });
     cases.push(Case { positions: 2100, from: 1990, window: Window::Sliding(1030), softcap: Some(20.0), ..PLAIN });
@@ -85,18 +103,20 @@ impl Case {
     }
 
     fn name(&self) -> String {
-        let Case { heads, kv_heads, key_dim, value_dim, types, softcap, window, sinks, positions, from } = self;
-        format!("{heads}/{kv_heads} heads of {key_dim}, {value_dim}; {types:?} {softcap:?} {window:?} {sinks:?}; {from}..{positions}")
+        let Case { heads, kv_heads, key_dim, value_dim, types, softcap, window, sinks, values, positions, from } = self;
+        let shape = format!("{heads}/{kv_heads} heads of {key_dim}, {value_dim} {values:?}");
+        format!("{shape}; {types:?} {softcap:?} {window:?} {sinks:?}; {from}..{positions}")
     }
 
     /// Queries of every position, keys, values.
     fn data(&self) -> [Vec<f32>; 3] {
         let n = self.positions;
-        [
-            numbers(n * self.heads * self.key_dim, 1),
-            numbers(n * self.kv_heads * self.key_dim, 2),
-            numbers(n * self.kv_heads * self.value_dim, 3),
-        ]
+        let k = numbers(n * self.kv_heads * self.key_dim, 2);
+        let v = match self.values {
+            Values::Apart => numbers(n * self.kv_heads * self.value_dim, 3),
+            Values::InKeys => k.chunks(self.key_dim).flat_map(|k| &k[..self.value_dim]).copied().collect(),
+        };
+        [numbers(n * self.heads * self.key_dim, 1), k, v]
     }
 
     fn expected(&self) -> Vec<f32> {
@@ -114,13 +134,17 @@ impl Case {
         let [q, k, v] = self.data();
         let keep = self.window.reach().map_or(self.positions, |reach| reach + run);
         let (k_type, v_type) = self.types;
-        let mut store = KvStore::ring(k_type, v_type, self.kv_heads, self.key_dim, self.value_dim, self.positions, keep).unwrap();
+        let mut store = match self.values {
+            Values::Apart => KvStore::ring(k_type, v_type, self.kv_heads, self.key_dim, self.value_dim, self.positions, keep).unwrap(),
+            Values::InKeys => KvStore::shared(k_type, self.key_dim, self.value_dim, self.positions, keep).unwrap(),
+        };
         let mut out = vec![0.0; (self.positions - self.from) * self.heads * self.value_dim];
         let (qw, kw, vw) = (self.heads * self.key_dim, self.kv_heads * self.key_dim, self.kv_heads * self.value_dim);
         let mut at = 0;
         while at < self.positions {
             let n = run.min(if at < self.from { self.from } else { self.positions } - at);
-            store.write(cpu, at, &k[at * kw..(at + n) * kw], &v[at * vw..(at + n) * vw]);
+            let values = if store.is_shared() { &[] } else { &v[at * vw..(at + n) * vw] };
+            store.write(cpu, at, &k[at * kw..(at + n) * kw], values);
             if at >= self.from {
                 let rows = (at - self.from) * self.heads * self.value_dim..(at + n - self.from) * self.heads * self.value_dim;
                 let lanes = [Lane { store: &store, position: at, tokens: n }];
@@ -291,6 +315,21 @@ fn a_sink_takes_its_share_and_brings_nothing() {
     let layer = Attend { heads: 1, scale: 0.0, softcap: None, window: Window::None, sinks: Some(&[std::f32::consts::LN_2]) };
     attend(cpu, &layer, &[0.0; 2], &[Lane { store: &store, position: 1, tokens: 1 }], &mut out);
     assert!(out.iter().all(|x| (x - 0.5).abs() < 1e-6), "{out:?}");
+}
+
+#[test]
+fn a_copy_of_keys_with_values_in_them() {
+    let pool = Pool::new(1);
+    let cpu = Cpu::new(Level::best(), &pool);
+    let mut store = KvStore::shared(KvType::F32, 3, 2, 100, 100).unwrap();
+    let keys = numbers(70 * 3, 5);
+    store.write(cpu, 0, &keys, &[]);
+    let copy = store.copy(70).unwrap();
+    store.write(cpu, 0, &numbers(70 * 3, 6), &[]);
+    let (k, v) = copy.read(70);
+    assert_eq!(k, keys);
+    assert_eq!(v, keys.chunks(3).flat_map(|k| [k[0], k[1]]).collect::<Vec<_>>());
+    assert_eq!(store.bytes(), 128 * 3 * 4);
 }
 
 #[test]

@@ -109,8 +109,10 @@ pub(super) struct Values<'a, N> {
     pub(super) e: &'a [[f32; BLOCK]],
     /// The positions of the block that count.
     pub(super) seen: Range<usize>,
-    /// From position 0 of the block on: `[position][value_dim]`, and whatever follows.
+    /// From position 0 of the block on: `[position][pitch]`, and whatever follows.
     pub(super) v: &'a [N],
+    /// Numbers from one value to the next.
+    pub(super) pitch: usize,
     /// What is read next from memory, to be fetched meanwhile; may be empty.
     pub(super) ahead: &'a [N],
     /// Channels of a value.
@@ -162,7 +164,7 @@ impl<I: Isa, N: Number, const R: usize, const C: usize> Outlined<I> for ValuesOf
     }
 }
 
-/// Channels `at .. at + C·LANES` of R rows. Lanes beyond `value_dim` hold the next value's channels; nobody reads them.
+/// Channels `at .. at + C·LANES` of R rows. Lanes beyond `value_dim` hold what lies behind a value; nobody reads them.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // r and c count registers
 fn channels<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut Values<'_, N>, at: usize) {
@@ -176,7 +178,7 @@ fn channels<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut 
     }
     for p in it.seen.clone() {
         fetch(isa, it.ahead, at * BLOCK + p * C * I::LANES, C * I::LANES);
-        let v = &it.v[p * it.value_dim + at..][..C * I::LANES];
+        let v = &it.v[p * it.pitch + at..][..C * I::LANES];
         let mut values = [isa.zero(); C];
         for c in 0..C {
             values[c] = N::load(isa, &v[c * I::LANES..]);

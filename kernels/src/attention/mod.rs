@@ -6,6 +6,7 @@
 
 mod kernel;
 mod number;
+mod shared;
 mod store;
 mod tile;
 
@@ -83,16 +84,16 @@ const PARTS_MOST: usize = 8 << 20;
 /// # Panics
 /// If shapes do not fit together or a lane goes beyond its store.
 pub fn attend(cpu: Cpu<'_>, attend: &Attend<'_>, q: &[f32], lanes: &[Lane<'_>], out: &mut [f32]) {
-    let Some(work) = Work::new(attend, q, lanes) else { return };
+    let Some(work) = Work::new(attend, q, lanes, cpu.threads()) else { return };
     assert!(out.len() == work.tokens * work.attend.heads * work.value_dim, "{} queries, {} results", work.tokens, out.len());
-    let items = work.tiles.len() * work.kv_heads;
+    let items = work.tiles.len() * work.panels;
     let chunks = work.tiles.iter().map(|tile| tile.chunks().len()).max().unwrap_or(0);
     let (width, panel) = (attend.heads * work.value_dim, work.group * work.value_dim);
     if chunks < 2 || items >= 4 * cpu.threads() || work.parts_len(chunks) > PARTS_MOST {
         let rows = Disjoint::new(out, width, panel);
         cpu.parallel(items, &|i| {
             // The last tiles of a prompt see the most: they go first.
-            let (tile, head) = (&work.tiles[work.tiles.len() - 1 - i / work.kv_heads], i % work.kv_heads);
+            let (tile, head) = (&work.tiles[work.tiles.len() - 1 - i / work.panels], i % work.panels);
             tile.whole(cpu, &work, head, rows.take(tile.row..tile.row + tile.tokens, head));
         });
     } else {
@@ -105,7 +106,7 @@ fn split(cpu: Cpu<'_>, work: &Work<'_>, chunks: usize, out: &mut [f32]) {
     let most = work.most_rows();
     let mut parts = vec![0f32; work.parts_len(chunks)];
     cpu.parallel_chunks(&mut parts, most * work.part_len(), &|i, parts| {
-        let (tile, head, chunk) = (&work.tiles[i / (work.kv_heads * chunks)], i / chunks % work.kv_heads, i % chunks);
+        let (tile, head, chunk) = (&work.tiles[i / (work.panels * chunks)], i / chunks % work.panels, i % chunks);
         if chunk < tile.chunks().len() {
             tile.part(cpu, work, head, tile.chunks().start + chunk, parts);
         }
@@ -117,7 +118,7 @@ fn split(cpu: Cpu<'_>, work: &Work<'_>, chunks: usize, out: &mut [f32]) {
         for t in 0..tile.tokens {
             let row = t * work.group + head % work.group;
             let part = |chunk: usize| {
-                let item = (index * work.kv_heads + head / work.group) * chunks + chunk - tile.chunks().start;
+                let item = (index * work.panels + head / work.group) * chunks + chunk - tile.chunks().start;
                 Part::read(&parts[(item * most + row) * work.part_len()..][..work.part_len()])
             };
             tile.merge(cpu, work, (t, head), part, rows.take(tile.row + t..tile.row + t + 1, head).row(0));
@@ -125,13 +126,22 @@ fn split(cpu: Cpu<'_>, work: &Work<'_>, chunks: usize, out: &mut [f32]) {
     });
 }
 
+/// Heads of a tile where all look at the same keys: few where threads would go without, else enough for the kernel to be at its
+/// best. Each tile widens its keys for itself.
+fn panel(heads: usize, lanes: &[Lane<'_>], threads: usize) -> usize {
+    let tokens: usize = lanes.iter().map(|lane| lane.tokens).sum();
+    let shares = |n: usize| heads / n * tokens >= threads;
+    [48, 32, 16, 8].into_iter().filter(|n| heads.is_multiple_of(*n)).find(|n| *n == 8 || shares(*n)).unwrap_or(heads)
+}
+
 /// One call, cut into tiles.
 struct Work<'a> {
     attend: &'a Attend<'a>,
     q: &'a [f32],
     tokens: usize,
-    kv_heads: usize,
-    /// Query heads to a head of the store.
+    /// Groups of query heads.
+    panels: usize,
+    /// Query heads that look at the same head of the store, or some of them where all do.
     group: usize,
     key_dim: usize,
     value_dim: usize,
@@ -139,13 +149,13 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(attend: &'a Attend<'a>, q: &'a [f32], lanes: &[Lane<'a>]) -> Option<Work<'a>> {
+    fn new(attend: &'a Attend<'a>, q: &'a [f32], lanes: &[Lane<'a>], threads: usize) -> Option<Work<'a>> {
         let first = lanes.first()?.store;
         let (kv_heads, key_dim, value_dim) = (first.kv_heads(), first.key_dim(), first.value_dim());
         assert!(attend.heads > 0 && attend.heads.is_multiple_of(kv_heads), "{} heads over {kv_heads}", attend.heads);
         assert!(attend.window.reach() != Some(0), "a window of nothing");
         assert!(attend.sinks.is_none_or(|s| s.len() == attend.heads), "a sink for each of {} heads", attend.heads);
-        let group = attend.heads / kv_heads;
+        let group = if first.is_shared() { panel(attend.heads, lanes, threads) } else { attend.heads / kv_heads };
         let per = (TILE_ROWS / group).max(1);
         let (mut tiles, mut tokens) = (Vec::new(), 0);
         for &Lane { store, position, tokens: n } in lanes {
@@ -159,7 +169,7 @@ impl<'a> Work<'a> {
             tokens += n;
         }
         assert!(q.len() == tokens * attend.heads * key_dim, "{tokens} queries, {} values", q.len());
-        Some(Work { attend, q, tokens, kv_heads, group, key_dim, value_dim, tiles })
+        Some(Work { attend, q, tokens, panels: attend.heads / group, group, key_dim, value_dim, tiles })
     }
 
     /// `value_dim` up to a whole number of vectors.
@@ -174,7 +184,7 @@ impl<'a> Work<'a> {
 
     /// Numbers of the parts of all tiles, each of `chunks`.
     fn parts_len(&self, chunks: usize) -> usize {
-        self.tiles.len() * self.kv_heads * chunks * self.most_rows() * self.part_len()
+        self.tiles.len() * self.panels * chunks * self.most_rows() * self.part_len()
     }
 
     /// The sink of a query head.

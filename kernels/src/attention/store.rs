@@ -4,6 +4,9 @@
 //! K  [head][position / 64][key_dim][64]    a block is contiguous, its innermost 64 are positions: lanes of a score
 //! V  [head][position][value_dim]           a row is contiguous: lanes of an output
 //! ```
+//! Where values are the first channels of the keys, there is one copy of both, `[head][position][key_dim]`: its rows are those of
+//! V, and scores take lanes along the queries (`shared.rs`).
+//!
 //! Memory comes zeroed from the system, so capacity that no token has reached costs address space only.
 //!
 //! A store whose layer looks back through a window can be a ring: block b lies where block b mod n lies, and takes the place of block
@@ -81,7 +84,8 @@ pub(super) enum Numbers {
 /// Keys and values of one sequence, one layer.
 pub struct KvStore {
     pub(super) k: Numbers,
-    pub(super) v: Numbers,
+    /// `None` where values are the first channels of the keys, which lie in rows then.
+    pub(super) v: Option<Numbers>,
     kv_heads: usize,
     key_dim: usize,
     value_dim: usize,
@@ -208,24 +212,53 @@ impl KvStore {
         capacity: usize,
         keep: usize,
     ) -> Result<KvStore, AllocError> {
+        KvStore::make(k, Some(v), kv_heads, key_dim, value_dim, capacity, keep)
+    }
+
+    /// One head whose values are the first `value_dim` channels of its keys; only the last `keep` positions are ever looked at.
+    ///
+    /// # Errors
+    /// Where there is no memory for so many.
+    ///
+    /// # Panics
+    /// If `value_dim` is 0 or more than `key_dim`.
+    pub fn shared(kind: KvType, key_dim: usize, value_dim: usize, capacity: usize, keep: usize) -> Result<KvStore, AllocError> {
+        assert!(value_dim <= key_dim, "values of {value_dim} in keys of {key_dim}");
+        KvStore::make(kind, None, 1, key_dim, value_dim, capacity, keep)
+    }
+
+    fn make(
+        k: KvType,
+        v: Option<KvType>,
+        kv_heads: usize,
+        key_dim: usize,
+        value_dim: usize,
+        capacity: usize,
+        keep: usize,
+    ) -> Result<KvStore, AllocError> {
         assert!(kv_heads > 0 && key_dim > 0 && value_dim > 0, "{kv_heads} heads of {key_dim} and {value_dim}");
         let capacity = capacity.checked_next_multiple_of(BLOCK).ok_or(AllocError { bytes: None })?;
         // n positions lie in up to n / 64 blocks and a part of one more.
         let room = keep.checked_next_multiple_of(BLOCK).and_then(|n| n.checked_add(BLOCK)).map_or(capacity, |n| n.min(capacity));
         let len = |dim: usize| room.checked_mul(kv_heads).and_then(|n| n.checked_mul(dim)).ok_or(AllocError { bytes: None });
-        let (k, v) = (Numbers::new(k, len(key_dim)?)?, Numbers::new(v, len(value_dim)?)?);
+        let k = Numbers::new(k, len(key_dim)?)?;
+        let v = match v {
+            Some(v) => Some(Numbers::new(v, len(value_dim)?)?),
+            None => None,
+        };
         Ok(KvStore { k, v, kv_heads, key_dim, value_dim, capacity, room, end: 0 })
     }
 
-    /// Stores keys `[n, kv_heads, key_dim]` and values `[n, kv_heads, value_dim]` of positions `first..first + n`. Position 0
-    /// starts anew.
+    /// Stores keys `[n, kv_heads, key_dim]` and values `[n, kv_heads, value_dim]`, none where keys hold them, of positions
+    /// `first..first + n`. Position 0 starts anew.
     ///
     /// # Panics
     /// If they are not whole positions, go beyond the capacity, or are more than a ring has room for.
     pub fn write(&mut self, cpu: Cpu<'_>, first: usize, k: &[f32], v: &[f32]) {
         let KvStore { kv_heads, key_dim, value_dim, capacity, room, .. } = *self;
         let n = k.len() / (kv_heads * key_dim);
-        assert!(k.len() == n * kv_heads * key_dim && v.len() == n * kv_heads * value_dim, "{} keys, {} values", k.len(), v.len());
+        let values = if self.v.is_some() { n * kv_heads * value_dim } else { 0 };
+        assert!(k.len() == n * kv_heads * key_dim && v.len() == values, "{} keys, {} values", k.len(), v.len());
         assert!(first + n <= capacity, "{n} positions from {first} on in {capacity}");
         if n == 0 {
             return;
@@ -234,13 +267,15 @@ impl KvStore {
         assert!(blocks.len() <= room / BLOCK, "{n} positions from {first} on into a ring of {room}");
         self.end = if first == 0 { n } else { self.end.max(first + n) };
         let put = Put { cpu, kv_heads, blocks, first, n, room };
+        let layout = if self.v.is_some() { Keys } else { Rows };
         match &mut self.k {
-            Numbers::F16(x) => put.all(x.all_mut(), k, key_dim, Keys),
-            Numbers::F32(x) => put.all(x.all_mut(), k, key_dim, Keys),
+            Numbers::F16(x) => put.all(x.all_mut(), k, key_dim, layout),
+            Numbers::F32(x) => put.all(x.all_mut(), k, key_dim, layout),
         }
         match &mut self.v {
-            Numbers::F16(x) => put.all(x.all_mut(), v, value_dim, Rows),
-            Numbers::F32(x) => put.all(x.all_mut(), v, value_dim, Rows),
+            Some(Numbers::F16(x)) => put.all(x.all_mut(), v, value_dim, Rows),
+            Some(Numbers::F32(x)) => put.all(x.all_mut(), v, value_dim, Rows),
+            None => {}
         }
     }
 
@@ -279,8 +314,13 @@ impl KvStore {
         let mut k = Vec::with_capacity(n * kv_heads * key_dim);
         let mut v = Vec::with_capacity(n * kv_heads * value_dim);
         for (p, head) in (0..n).flat_map(|p| (0..kv_heads).map(move |head| (p, head))) {
+            let Some(values) = &self.v else {
+                k.extend((0..key_dim).map(|d| self.k.get(p * key_dim + d)));
+                v.extend((0..value_dim).map(|d| self.k.get(p * key_dim + d)));
+                continue;
+            };
             k.extend((0..key_dim).map(|d| self.k.get(head * room * key_dim + (p / BLOCK * key_dim + d) * BLOCK + p % BLOCK)));
-            v.extend((0..value_dim).map(|d| self.v.get((head * room + p) * value_dim + d)));
+            v.extend((0..value_dim).map(|d| values.get((head * room + p) * value_dim + d)));
         }
         (k, v)
     }
@@ -295,8 +335,8 @@ impl KvStore {
     pub fn copy(&self, n: usize) -> Result<KvStore, AllocError> {
         let KvStore { kv_heads, key_dim, value_dim, capacity, room, .. } = *self;
         assert!(n <= capacity, "{n} positions of {capacity}");
-        let (k, v) = self.types();
-        let mut copy = KvStore::ring(k, v, kv_heads, key_dim, value_dim, capacity, room - BLOCK.min(room))?;
+        let (k, v) = (self.k.kind(), self.v.as_ref().map(Numbers::kind));
+        let mut copy = KvStore::make(k, v, kv_heads, key_dim, value_dim, capacity, room - BLOCK.min(room))?;
         // What a ring has let go of stays gone in the copy.
         copy.end = if self.oldest() > 0 { self.end } else { n };
         let n = if self.oldest() > 0 { room } else { n.min(room) };
@@ -304,9 +344,16 @@ impl KvStore {
             let keys = head * room * key_dim..(head * room + n.next_multiple_of(BLOCK)) * key_dim;
             let values = head * room * value_dim..(head * room + n) * value_dim;
             copy.k.copy_from(&self.k, keys);
-            copy.v.copy_from(&self.v, values);
+            if let (Some(copy), Some(v)) = (&mut copy.v, &self.v) {
+                copy.copy_from(v, values);
+            }
         }
         Ok(copy)
+    }
+
+    /// Whether values are the first channels of the keys.
+    pub fn is_shared(&self) -> bool {
+        self.v.is_none()
     }
 
     /// Positions that fit.
@@ -316,12 +363,12 @@ impl KvStore {
 
     /// Bytes at full use.
     pub fn bytes(&self) -> usize {
-        self.k.len() * self.k.kind().bytes() + self.v.len() * self.v.kind().bytes()
+        self.k.len() * self.k.kind().bytes() + self.v.as_ref().map_or(0, |v| v.len() * v.kind().bytes())
     }
 
     /// Types of keys and of values.
     pub fn types(&self) -> (KvType, KvType) {
-        (self.k.kind(), self.v.kind())
+        (self.k.kind(), self.v.as_ref().map_or(self.k.kind(), Numbers::kind))
     }
 
     /// Heads, channels of a key, channels of a value.

@@ -8,9 +8,10 @@
 
 use super::kernel::{Finish, Merge, ROWS, Running, Scores, Values, Weights};
 use super::number::Number;
+use super::shared::{RowScores, Widen, rows_together};
 use super::store::{KvStore, Numbers};
 use super::{Window, Work};
-use crate::isa::vectorize;
+use crate::isa::{lanes, vectorize};
 use crate::naive::attention::{BLOCK, CHUNK};
 use crate::{Cpu, Level, pool};
 use std::cell::Cell;
@@ -56,6 +57,8 @@ impl Part<'_> {
 struct Scratch {
     /// `[group][key_dim][rows of the group]`, scaled.
     q: Vec<f32>,
+    /// A block of keys in rows, as f32.
+    keys: Vec<f32>,
     /// `[rows][64]`, scores and then weights.
     s: Vec<[f32; BLOCK]>,
     /// State of the chunk: `[rows]`, `[rows][stride]`.
@@ -73,7 +76,7 @@ thread_local! {
 /// Calls `f` with this thread's buffers, sized for `rows`.
 fn with_scratch(work: &Work<'_>, rows: usize, f: impl FnOnce(&mut Scratch)) {
     let mut scratch = SCRATCH.take().unwrap_or_default();
-    scratch.q.resize(rows * work.key_dim, 0.0);
+    scratch.q.resize(rows.next_multiple_of(16) * work.key_dim, 0.0);
     scratch.s.resize(rows, [0.0; BLOCK]);
     scratch.part.resize(rows, Running::START);
     scratch.whole.resize(rows, Running::START);
@@ -103,7 +106,7 @@ impl<'a> Tile<'a> {
     pub(super) fn whole(&self, cpu: Cpu<'_>, work: &Work<'_>, head: usize, mut out: pool::Tile<'_, f32>) {
         let (group, stride) = (work.group, work.stride());
         with_scratch(work, self.tokens * group, |scratch| {
-            self.queries(work, head, scratch);
+            self.queries(cpu.level, work, head, scratch);
             for chunk in self.chunks() {
                 self.chunk(cpu.level, work, head, chunk, scratch);
                 for row in 0..self.tokens * group {
@@ -133,7 +136,7 @@ impl<'a> Tile<'a> {
     pub(super) fn part(&self, cpu: Cpu<'_>, work: &Work<'_>, head: usize, chunk: usize, parts: &mut [f32]) {
         let rows = self.tokens * work.group;
         with_scratch(work, rows, |scratch| {
-            self.queries(work, head, scratch);
+            self.queries(cpu.level, work, head, scratch);
             self.chunk(cpu.level, work, head, chunk, scratch);
             for (row, part) in parts.chunks_exact_mut(work.part_len()).take(rows).enumerate() {
                 Part::write(&scratch.part[row], &scratch.o[row * work.stride()..][..work.stride()], part);
@@ -166,16 +169,22 @@ impl<'a> Tile<'a> {
     }
 
     /// Scales the queries and lays them out for the kernel.
-    fn queries(&self, work: &Work<'_>, head: usize, scratch: &mut Scratch) {
-        let (dim, heads) = (work.key_dim, work.attend.heads);
-        for group in groups(self.tokens * work.group) {
-            let packed = &mut scratch.q[group.start * dim..group.end * dim];
-            for (r, row) in group.clone().enumerate() {
+    fn queries(&self, level: Level, work: &Work<'_>, head: usize, scratch: &mut Scratch) {
+        let (dim, heads, rows) = (work.key_dim, work.attend.heads, self.tokens * work.group);
+        let mut pack = |group: Range<usize>, width: usize| {
+            let packed = &mut scratch.q[group.start * dim..(group.start + width) * dim];
+            for (r, row) in group.enumerate() {
                 let q = &work.q[((self.row + row / work.group) * heads + head * work.group + row % work.group) * dim..][..dim];
-                for (packed, q) in packed[r..].iter_mut().step_by(group.len()).zip(q) {
+                for (packed, q) in packed[r..].iter_mut().step_by(width).zip(q) {
                     *packed = q * work.attend.scale;
                 }
             }
+        };
+        if self.store.is_shared() {
+            let width = rows_together(lanes(level));
+            (0..rows).step_by(width).for_each(|from| pack(from..(from + width).min(rows), width));
+        } else {
+            groups(rows).for_each(|group| pack(group.clone(), group.len()));
         }
     }
 
@@ -185,19 +194,39 @@ impl<'a> Tile<'a> {
         let end = (self.position + self.tokens).min((chunk + 1) * CHUNK);
         scratch.part.fill(Running::START);
         scratch.o.fill(0.0);
+        let kv_head = if self.store.is_shared() { 0 } else { head };
         for block in start / BLOCK..end.div_ceil(BLOCK) {
-            let at = self.store.place(head, block);
-            let more = (block + 1) * BLOCK < end && self.store.place(head, block + 1) > at;
+            let at = self.store.place(kv_head, block);
+            let more = (block + 1) * BLOCK < end && self.store.place(kv_head, block + 1) > at;
+            let Some(v) = &self.store.v else {
+                match &self.store.k {
+                    Numbers::F16(x) => self.shared(level, work, block, x.from(at * work.key_dim), scratch),
+                    Numbers::F32(x) => self.shared(level, work, block, x.from(at * work.key_dim), scratch),
+                }
+                continue;
+            };
             match &self.store.k {
                 Numbers::F16(x) => self.scores(level, work, block, x.from(at * work.key_dim), more, scratch),
                 Numbers::F32(x) => self.scores(level, work, block, x.from(at * work.key_dim), more, scratch),
             }
             self.weights(level, work, block, scratch);
-            match &self.store.v {
-                Numbers::F16(x) => self.values(level, work, block, x.from(at * work.value_dim), more, scratch),
-                Numbers::F32(x) => self.values(level, work, block, x.from(at * work.value_dim), more, scratch),
+            match v {
+                Numbers::F16(x) => self.values(level, work, block, (x.from(at * work.value_dim), work.value_dim), more, scratch),
+                Numbers::F32(x) => self.values(level, work, block, (x.from(at * work.value_dim), work.value_dim), more, scratch),
             }
         }
+    }
+
+    /// A block whose values are the first channels of its keys.
+    fn shared<N: Number>(&self, level: Level, work: &Work<'_>, block: usize, keys: &[N], scratch: &mut Scratch) {
+        let (rows, len) = (self.tokens * work.group, work.key_dim * BLOCK);
+        let end = (self.position + self.tokens - block * BLOCK).min(BLOCK);
+        scratch.keys.resize(len, 0.0);
+        vectorize(level, Widen { from: &keys[..len], to: &mut scratch.keys });
+        let q = &scratch.q[..rows.next_multiple_of(rows_together(lanes(level))) * work.key_dim];
+        vectorize(level, RowScores { q, k: &scratch.keys, key_dim: work.key_dim, end, s: &mut scratch.s[..rows] });
+        self.weights(level, work, block, scratch);
+        self.values(level, work, block, (keys, work.key_dim), false, scratch);
     }
 
     /// The positions of `block` that the row sees, counted from the block's first.
@@ -226,7 +255,16 @@ impl<'a> Tile<'a> {
         vectorize(level, Weights { s, seen, softcap, running: part, o, stride });
     }
 
-    fn values<N: Number>(&self, level: Level, work: &Work<'_>, block: usize, v: &[N], more: bool, scratch: &mut Scratch) {
+    /// Values that lie `pitch` apart.
+    fn values<N: Number>(
+        &self,
+        level: Level,
+        work: &Work<'_>,
+        block: usize,
+        (v, pitch): (&[N], usize),
+        more: bool,
+        scratch: &mut Scratch,
+    ) {
         let (stride, len) = (work.stride(), work.value_dim * BLOCK);
         let mut ahead = if more { &v[len..2 * len] } else { &[] };
         for group in groups(self.tokens * work.group) {
@@ -235,7 +273,7 @@ impl<'a> Tile<'a> {
             let mut add = |rows: Range<usize>, seen: Range<usize>| {
                 if !seen.is_empty() {
                     let o = &mut scratch.o[rows.start * stride..rows.end * stride];
-                    vectorize(level, Values { e: &scratch.s[rows], seen, v, ahead, value_dim: work.value_dim, o, stride });
+                    vectorize(level, Values { e: &scratch.s[rows], seen, v, pitch, ahead, value_dim: work.value_dim, o, stride });
                     ahead = &[];
                 }
             };

@@ -1,0 +1,184 @@
+//! Multi-head latent attention (DeepSeek-V2, 2024, section 2.1): all heads share one small latent and one rotary key, and
+//! these are all that is remembered of a position.
+//!
+//! ```text
+//! q = h·Wq, or norm(h·Wqa)·Wqb                      a head of it: content n | rotary r       n, r = q's first, last channels
+//! c, k = h·Wkv;  c = norm(c);  r, k = rope(r), rope(k)
+//! as trained     score = scale · (n · (Wk c) + r · k)         y = Σ softmax(score) · (Wv c)             Wk, Wv: one a head
+//! as computed    score = scale · [Wkᵀ n | r] · [c | k]        y = Wv · Σ softmax(score) c                     then y · Wo
+//! ```
+//! The second form (the paper's "absorbed" one) never makes keys and values of the heads: the cache has one head, whose key
+//! is `[c | k]` and whose value is the key's first channels.
+
+use crate::backend::{Attend, Backend, Linear, Qkv, Window};
+use crate::block::attention::rope;
+use crate::block::rope::Rope;
+use crate::block::{Norm, Work};
+use crate::cache::{CacheOptions, Sequence, StateSpec};
+use crate::error::{Error, Fault, Result};
+use crate::weights::Loader;
+use std::fmt;
+
+/// One layer of latent attention.
+pub struct Latent<B: Backend> {
+    queries: Queries<B>,
+    /// `[rank + rotary, width]`.
+    kv: Linear<B>,
+    kv_norm: Norm<B>,
+    /// Wkᵀ of each head, `[heads · rank, content]`.
+    k_b: B::Weight,
+    /// Wv of each head, `[heads · value_dim, rank]`.
+    v_b: B::Weight,
+    o: Linear<B>,
+    attend: Attend<B>,
+    /// Channels of a query head that meet the latent.
+    content: usize,
+    /// Channels of a query head that turn with the position, where they do.
+    rotary: usize,
+    /// Channels of the latent.
+    rank: usize,
+    /// Channels of a value head.
+    value_dim: usize,
+    /// Its number among the decoder's ropes.
+    rope: Option<usize>,
+    /// Its rope, for the card.
+    rope_text: String,
+}
+
+/// How queries come about.
+enum Queries<B: Backend> {
+    /// `[heads · (content + rotary), width]` (DeepSeek-V2-Lite).
+    Straight(Linear<B>),
+    /// By way of a latent of their own.
+    LowRank {
+        /// `[rank, width]`.
+        down: Linear<B>,
+        norm: Norm<B>,
+        /// `[heads · (content + rotary), rank]`.
+        up: Linear<B>,
+    },
+}
+
+impl<B: Backend> Latent<B> {
+    /// Whether layer `index` has such attention.
+    pub fn in_layer(loader: &Loader<'_, B>, index: usize) -> bool {
+        loader.has(&format!("blk.{index}.attn_kv_a_mqa.weight"))
+    }
+
+    /// The attention of layer `index`. A rope that no earlier layer has is added to `ropes`.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or does not fit.
+    pub fn load(loader: &Loader<'_, B>, index: usize, ropes: &mut Vec<Rope>) -> Result<Latent<B>> {
+        let config = loader.config;
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let unsplit = name("attn_kv_b.weight");
+        if loader.has(&unsplit) && !loader.has(&name("attn_k_b.weight")) {
+            let fault = Fault::at(unsplit).expected(name("attn_k_b.weight")).found("keys and values in one tensor, as files of early 2025 have them");
+            return Err(Error::Unsupported(fault.help("convert the model again with a current converter")));
+        }
+        let Some(shape) = config.latent else {
+            let key = format!("{}.attention.kv_lora_rank", config.architecture);
+            let fault = Fault::at(key).expected("a number").found("no such key");
+            return Err(Error::Model(fault.help(format!("the file has {}", name("attn_kv_a_mqa.weight")))));
+        };
+        let (heads, width, rank, rotary) = (config.heads[index], config.width, shape.rank, config.rope.rotary);
+        let Some(content) = shape.key_dim.checked_sub(rotary).filter(|n| *n > 0) else {
+            let fault = Fault::at(format!("{}.attention.key_length_mla", config.architecture));
+            return Err(Error::Model(fault.expected(format!("more than the {rotary} channels that turn")).found(shape.key_dim)));
+        };
+        if heads == 0 {
+            let fault = Fault::at(format!("{}.attention.head_count", config.architecture)).expected("at least one head");
+            return Err(Error::Model(fault.found(format!("none in layer {index}"))));
+        }
+        let norm = |part: &str, width: usize| loader.norm(&name(part), width)?.ok_or_else(|| loader.missing(&name(&format!("{part}.weight"))));
+        let queries = match loader.rows(&name("attn_q_a.weight")) {
+            None => Queries::Straight(loader.linear(&name("attn_q"), heads * shape.key_dim, width)?),
+            Some(rank) => Queries::LowRank {
+                down: loader.linear(&name("attn_q_a"), rank, width)?,
+                norm: norm("attn_q_a_norm", rank)?,
+                up: loader.linear(&name("attn_q_b"), heads * shape.key_dim, rank)?,
+            },
+        };
+        let rope = rope(loader, false)?;
+        let rope_text = rope.to_string();
+        Ok(Latent {
+            queries,
+            kv: loader.linear(&name("attn_kv_a_mqa"), rank + rotary, width)?,
+            kv_norm: norm("attn_kv_a_norm", rank)?,
+            k_b: loader.stack(&name("attn_k_b.weight"), heads, rank, content)?,
+            v_b: loader.stack(&name("attn_v_b.weight"), heads, shape.value_dim, rank)?,
+            o: loader.linear(&name("attn_output"), width, heads * shape.value_dim)?,
+            attend: Attend {
+                heads,
+                value_dim: rank,
+                scale: config.attention_scale.unwrap_or(1.0 / (shape.key_dim as f32).sqrt()),
+                softcap: config.attention_softcap,
+                window: Window::None,
+                sinks: None,
+            },
+            content,
+            rotary,
+            rank,
+            value_dim: shape.value_dim,
+            rope: Some(number(ropes, rope)),
+            rope_text,
+        })
+    }
+
+    /// The latent and the rotary key of every position.
+    pub fn state(&self, options: &CacheOptions) -> StateSpec {
+        StateSpec::Latent { key_dim: self.rank + self.rotary, value_dim: self.rank, kind: options.k }
+    }
+
+    /// `out = attention(h)`.
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+        let Work { step, h, q, k, v, mixed, gate: content, up: rotary, .. } = work;
+        let heads = self.attend.heads;
+        match &self.queries {
+            Queries::Straight(linear) => backend.linear(step, h, &mut [(linear, q), (&self.kv, k)]),
+            Queries::LowRank { down, norm, up } => {
+                backend.linear(step, h, &mut [(down, content), (&self.kv, k)]);
+                backend.norm_in_place(step, content, norm);
+                backend.linear(step, content, &mut [(up, q)]);
+            }
+        }
+        backend.split(step, q, heads, self.content, content, rotary);
+        if let Some(rope) = self.rope {
+            backend.rotate(step, rotary, self.rotary, rope);
+        }
+        backend.linear_by_head(step, content, &self.k_b, heads, mixed);
+        backend.join(step, mixed, rotary, heads, q);
+
+        backend.split(step, k, 1, self.rank, content, rotary);
+        backend.norm_in_place(step, content, &self.kv_norm);
+        if let Some(rope) = self.rope {
+            backend.rotate(step, rotary, self.rotary, rope);
+        }
+        backend.join(step, content, rotary, 1, k);
+
+        let qkv = Qkv { q, kv: Some((k, None)) };
+        backend.attend(step, &self.attend, qkv, sequences, slot, mixed);
+        backend.linear_by_head(step, mixed, &self.v_b, heads, v);
+        backend.linear(step, v, &mut [(&self.o, out)]);
+    }
+}
+
+/// The number of a rope among `ropes`, to which it is added where it is new.
+fn number(ropes: &mut Vec<Rope>, rope: Rope) -> usize {
+    ropes.iter().position(|r| *r == rope).unwrap_or_else(|| {
+        ropes.push(rope);
+        ropes.len() - 1
+    })
+}
+
+impl<B: Backend> fmt::Display for Latent<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mla {}×{}+{}:{}, latent {}", self.attend.heads, self.content, self.rotary, self.value_dim, self.rank)?;
+        match &self.queries {
+            Queries::Straight(_) => {}
+            Queries::LowRank { norm, .. } => write!(f, ", queries {}", norm.width)?,
+        }
+        write!(f, " {}", self.rope_text)
+    }
+}
