@@ -41,6 +41,15 @@ pub enum StateSpec {
         /// Most queries at a time. What none of them sees may go.
         batch: usize,
     },
+    /// One head's keys of every position, of whose channels the first are the values too.
+    Latent {
+        /// Width of a key.
+        key_dim: usize,
+        /// Width of a value.
+        value_dim: usize,
+        /// Precision of both.
+        kind: KvType,
+    },
 }
 
 /// How far a state can be taken back.

@@ -44,6 +44,8 @@ pub struct Config {
     pub window: Option<usize>,
     /// Which layers have it, where the file says so.
     pub windowed: Option<Vec<bool>>,
+    /// Latent attention, where the model has it.
+    pub latent: Option<LatentConfig>,
     /// Mixture of experts, where the model is one.
     pub experts: Option<ExpertConfig>,
     /// Soft cap of attention scores: `cap · tanh(s / cap)`.
@@ -120,6 +122,17 @@ pub enum Scaling {
     },
     /// A table of factors in the file for short contexts and one for long ones (LongRoPE, Phi-3).
     LongRope,
+}
+
+/// Widths of latent attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LatentConfig {
+    /// The latent.
+    pub rank: usize,
+    /// A key head, its rotary channels among them, were it ever made.
+    pub key_dim: usize,
+    /// A value head.
+    pub value_dim: usize,
 }
 
 /// Mixture-of-experts numbers.
@@ -264,6 +277,7 @@ impl Config {
             rope,
             window: keys.usize("attention.sliding_window")?.filter(|n| *n > 0),
             windowed: windowed(&keys, blocks)?,
+            latent: latent(&keys, key_dim, value_dim)?,
             experts: experts(&keys)?,
             attention_softcap: positive(keys.f32("attn_logit_softcapping")?),
             final_softcap: positive(keys.f32("final_logit_softcapping")?),
@@ -346,6 +360,14 @@ fn rope(keys: &Keys<'_>, key_dim: usize, context: usize) -> Result<RopeConfig> {
         attention_factor: keys.f32("rope.scaling.attn_factor")?.unwrap_or(1.0),
         yarn_log_multiplier: positive(keys.f32("rope.scaling.yarn_log_multiplier")?),
     })
+}
+
+fn latent(keys: &Keys<'_>, key_dim: usize, value_dim: usize) -> Result<Option<LatentConfig>> {
+    let Some(rank) = keys.usize("attention.kv_lora_rank")?.filter(|n| *n > 0) else { return Ok(None) };
+    // Files with a key for each tell the widths of the latent's one head in the plain keys.
+    let key_dim = keys.usize("attention.key_length_mla")?.unwrap_or(key_dim);
+    let value_dim = keys.usize("attention.value_length_mla")?.unwrap_or(value_dim);
+    Ok(Some(LatentConfig { rank, key_dim, value_dim }))
 }
 
 fn experts(keys: &Keys<'_>) -> Result<Option<ExpertConfig>> {

@@ -4,7 +4,7 @@
 
 use crate::backend::Weighed;
 use crate::block::rope::Pairing;
-use crate::config::Config;
+use crate::config::{Config, Scaling};
 use crate::error::{Error, Fault, Result};
 use hob_kernels::ops::{Activation, Gate, Renormalize};
 
@@ -126,6 +126,14 @@ pub static FAMILIES: &[Family] = &[
         renormalize: Renormalize::No,
         ..BASE
     },
+    Family {
+        names: &["deepseek2", "mistral4"],
+        models: "DeepSeek V2, V3, R1, Kimi K2, GLM-4.7 Flash, Mistral Large 3 and Small 4",
+        pairing: Pairing::Adjacent,
+        renormalize: Renormalize::No,
+        fix: deepseek,
+        ..BASE
+    },
     Family { names: &["phi3"], models: "Phi-3, Phi-3.5, Phi-4", ..BASE },
     Family { names: &["command-r"], models: "Command R, Aya 23", pairing: Pairing::Adjacent, ..BASE },
     Family {
@@ -153,6 +161,16 @@ pub static FAMILIES: &[Family] = &[
     Family { names: &["smollm3"], models: "SmolLM3", pairing: Pairing::Adjacent, ropes: Ropes::AllButEvery(4), ..BASE },
     Family { names: &["starcoder2"], models: "StarCoder2", activation: Activation::GeluTanh, ..BASE },
 ];
+
+/// The two temperatures that DeepSeek gives YaRN (mscale, mscale_all_dim) are equal in every model there is: so rotation keeps
+/// lengths, and the second, of which files hold a tenth, is squared on the scores (DeepSeek-V2's modeling file, `softmax_scale`).
+fn deepseek(config: &mut Config) {
+    let (Some(latent), Scaling::Yarn { factor, .. }) = (config.latent, config.rope.scaling) else { return };
+    if let Some(multiplier) = config.rope.yarn_log_multiplier.replace(1.0) {
+        let temperature = 1.0 + multiplier * factor.max(1.0).ln();
+        config.attention_scale.get_or_insert(temperature * temperature / (latent.key_dim as f32).sqrt());
+    }
+}
 
 /// Early files carry no soft caps; the 27B model scales queries by the width per head (Gemma 2 report, table 1).
 fn gemma2(config: &mut Config) {

@@ -115,6 +115,8 @@ pub struct Step {
     /// The same by expert.
     offsets: Vec<u32>,
     slots: Vec<u32>,
+    /// Tokens by head, where each head has weights of its own.
+    heads: Heads,
     /// Per slot: `[slots, ff]`, `[slots, ff]`, `[slots, width]`.
     gate: Tensor,
     up: Tensor,
@@ -127,6 +129,24 @@ struct Angles {
     sin: Vec<f32>,
     rotary: usize,
     pairing: Option<Pairing>,
+}
+
+/// Slots (token · heads + head) by head.
+#[derive(Default)]
+struct Heads {
+    offsets: Vec<u32>,
+    slots: Vec<u32>,
+}
+
+impl Heads {
+    fn set(&mut self, tokens: usize, heads: usize) {
+        if self.offsets.len() != heads + 1 || self.slots.len() != tokens * heads {
+            self.offsets.clear();
+            self.offsets.extend((0..=heads).map(|head| (head * tokens) as u32));
+            self.slots.clear();
+            self.slots.extend((0..heads).flat_map(|head| (0..tokens).map(move |t| (t * heads + head) as u32)));
+        }
+    }
 }
 
 /// The matrix in a file, for a kernel. Its size was checked when it was loaded.
@@ -168,7 +188,36 @@ impl Backend for CpuBackend {
                 let bytes = (k.bytes() * key_dim + v.bytes() * value_dim) as u64 * heads as u64 * keep as u64;
                 store.map(|store| State { store, window }).map_err(|_| no_room(bytes))
             }
+            StateSpec::Latent { key_dim, value_dim, kind } => {
+                let store = KvStore::shared(kind, key_dim, value_dim, capacity, capacity);
+                let bytes = (kind.bytes() * key_dim) as u64 * capacity as u64;
+                store.map(|store| State { store, window: Window::None }).map_err(|_| no_room(bytes))
+            }
         }
+    }
+
+    fn linear_by_head(&self, step: &mut Step, x: &Tensor, weight: &Stored, heads: usize, out: &mut Tensor) {
+        let Step { stop, inputs, heads: by_head, .. } = step;
+        let cpu = self.cpu(stop);
+        let rows = weight.rows / heads;
+        inputs.set(cpu, x.values(), weight.cols, std::iter::once(weight.format));
+        by_head.set(x.rows, heads);
+        let groups = Groups { offsets: &by_head.offsets, slots: &by_head.slots, k: heads };
+        let mut products = [ExpertProduct { weights: matrix(weight), rows: 0..rows, out: out.shape(x.rows, heads * rows) }];
+        matmul::matmul_experts(cpu, inputs, groups, InputRow::Slot, heads, &mut products);
+    }
+
+    fn split(&self, step: &mut Step, x: &Tensor, heads: usize, at: usize, a: &mut Tensor, b: &mut Tensor) {
+        let (cpu, width) = (self.cpu(&step.stop), x.width / heads);
+        ops::copy_channels(cpu, (x.values(), width), 0, (a.shape(x.rows, heads * at), at), 0, at);
+        ops::copy_channels(cpu, (x.values(), width), at, (b.shape(x.rows, x.width - heads * at), width - at), 0, width - at);
+    }
+
+    fn join(&self, step: &mut Step, a: &Tensor, b: &Tensor, heads: usize, out: &mut Tensor) {
+        let (cpu, first, second) = (self.cpu(&step.stop), a.width / heads, b.width / heads);
+        let out = out.shape(a.rows, a.width + b.width);
+        ops::copy_channels(cpu, (a.values(), first), 0, (&mut *out, first + second), 0, first);
+        ops::copy_channels(cpu, (b.values(), second), 0, (out, first + second), first, second);
     }
 
     fn begin(&self, step: &mut Step, batch: &[Entry], ropes: &[Rope], stop: &Canceller) {
@@ -267,7 +316,7 @@ impl Backend for CpuBackend {
             for run in &step.runs {
                 let rows = |t: &Tensor| run.first * t.width..(run.first + run.tokens) * t.width;
                 let store = &mut sequences[run.sequence].states[slot].store;
-                store.write(cpu, run.position, &k.values()[rows(k)], &v.values()[rows(v)]);
+                store.write(cpu, run.position, &k.values()[rows(k)], v.map_or(&[], |v| &v.values()[rows(v)]));
             }
         }
         let kernel = attention::Attend {

@@ -101,9 +101,10 @@ pub struct Attend<B: Backend> {
 pub struct Qkv<'a, B: Backend> {
     /// `[tokens, heads · key_dim]`.
     pub q: &'a B::Tensor,
-    /// Keys `[tokens, kv_heads · key_dim]` and values `[tokens, kv_heads · value_dim]`, to be appended; `None` where an
-    /// earlier layer has appended its own to this state in this step, and they are looked at again.
-    pub kv: Option<(&'a B::Tensor, &'a B::Tensor)>,
+    /// Keys `[tokens, kv_heads · key_dim]` and values `[tokens, kv_heads · value_dim]`, to be appended; no values where they are
+    /// the first channels of the keys ([`StateSpec::Latent`]). `None` where an earlier layer has appended its own to this state
+    /// in this step, and they are looked at again.
+    pub kv: Option<(&'a B::Tensor, Option<&'a B::Tensor>)>,
 }
 
 /// Computes a decoder's steps.
@@ -145,6 +146,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn norm_in_place(&self, step: &mut Self::Step, x: &mut Self::Tensor, norm: &Norm<Self>);
     /// Linear maps of one input, which is quantized once for all of them.
     fn linear(&self, step: &mut Self::Step, x: &Self::Tensor, products: &mut [Product<'_, Self>]);
+    /// Linear maps of their own for the heads of `x` `[tokens, heads · cols]`: weight `[heads · rows, cols]`, out `[tokens, heads · rows]`.
+    fn linear_by_head(&self, step: &mut Self::Step, x: &Self::Tensor, weight: &Self::Weight, heads: usize, out: &mut Self::Tensor);
+    /// Cuts each of the heads of `x` in two: its first `at` channels to `a`, the others to `b`.
+    fn split(&self, step: &mut Self::Step, x: &Self::Tensor, heads: usize, at: usize, a: &mut Self::Tensor, b: &mut Self::Tensor);
+    /// Lays the channels of each head of `a` and of the same head of `b` side by side: undoes [`split`](Backend::split).
+    fn join(&self, step: &mut Self::Step, a: &Self::Tensor, b: &Self::Tensor, heads: usize, out: &mut Self::Tensor);
     /// Turns the heads of `x` by rope number `rope` of this step.
     fn rotate(&self, step: &mut Self::Step, x: &mut Self::Tensor, head_dim: usize, rope: usize);
     /// Appends keys and values, if any, to state `slot` of each sequence, then attends with the queries.

@@ -107,7 +107,7 @@ impl<B: Backend> Attention<B> {
         if let Some(rope) = self.turns.k {
             backend.rotate(step, &mut work.k, self.key_dim, rope);
         }
-        let qkv = Qkv { q: &work.q, kv: Some((&work.k, &work.v)) };
+        let qkv = Qkv { q: &work.q, kv: Some((&work.k, Some(&work.v))) };
         backend.attend(step, &self.attend, qkv, sequences, slot, &mut work.mixed);
         backend.linear(step, &work.mixed, &mut [(&self.o, out)]);
     }
@@ -144,7 +144,7 @@ impl Turns {
 }
 
 /// The rope of a layer, with or without a window.
-fn rope<B: Backend>(loader: &Loader<'_, B>, windowed: bool) -> Result<Rope> {
+pub(super) fn rope<B: Backend>(loader: &Loader<'_, B>, windowed: bool) -> Result<Rope> {
     let config = &loader.config.rope;
     let pairing = loader.family.pairing;
     let pairs = config.rotary / 2;

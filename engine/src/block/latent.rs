@@ -39,10 +39,19 @@ pub struct Latent<B: Backend> {
     rank: usize,
     /// Channels of a value head.
     value_dim: usize,
-    /// Its number among the decoder's ropes.
-    rope: Option<usize>,
-    /// Its rope, for the card.
-    rope_text: String,
+    turns: Turns,
+}
+
+/// What positions do, as numbers among the decoder's ropes.
+struct Turns {
+    /// The rotary channels of queries.
+    queries: Option<usize>,
+    /// The content of queries, which only grows.
+    content: Option<usize>,
+    /// The rotary key.
+    keys: Option<usize>,
+    /// For the card.
+    text: String,
 }
 
 /// How queries come about.
@@ -100,8 +109,6 @@ impl<B: Backend> Latent<B> {
                 up: loader.linear(&name("attn_q_b"), heads * shape.key_dim, rank)?,
             },
         };
-        let rope = rope(loader, false)?;
-        let rope_text = rope.to_string();
         Ok(Latent {
             queries,
             kv: loader.linear(&name("attn_kv_a_mqa"), rank + rotary, width)?,
@@ -121,8 +128,7 @@ impl<B: Backend> Latent<B> {
             rotary,
             rank,
             value_dim: shape.value_dim,
-            rope: Some(number(ropes, rope)),
-            rope_text,
+            turns: Turns::load(loader, index, content, ropes)?,
         })
     }
 
@@ -144,15 +150,18 @@ impl<B: Backend> Latent<B> {
             }
         }
         backend.split(step, q, heads, self.content, content, rotary);
-        if let Some(rope) = self.rope {
+        if let Some(rope) = self.turns.queries {
             backend.rotate(step, rotary, self.rotary, rope);
+        }
+        if let Some(rope) = self.turns.content {
+            backend.rotate(step, content, self.content, rope);
         }
         backend.linear_by_head(step, content, &self.k_b, heads, mixed);
         backend.join(step, mixed, rotary, heads, q);
 
         backend.split(step, k, 1, self.rank, content, rotary);
         backend.norm_in_place(step, content, &self.kv_norm);
-        if let Some(rope) = self.rope {
+        if let Some(rope) = self.turns.keys {
             backend.rotate(step, rotary, self.rotary, rope);
         }
         backend.join(step, content, rotary, 1, k);
@@ -164,12 +173,31 @@ impl<B: Backend> Latent<B> {
     }
 }
 
-/// The number of a rope among `ropes`, to which it is added where it is new.
-fn number(ropes: &mut Vec<Rope>, rope: Rope) -> usize {
-    ropes.iter().position(|r| *r == rope).unwrap_or_else(|| {
-        ropes.push(rope);
-        ropes.len() - 1
-    })
+impl Turns {
+    /// Those of layer `index`. A rope that no earlier layer has is added to `ropes`.
+    fn load<B: Backend>(loader: &Loader<'_, B>, index: usize, content: usize, ropes: &mut Vec<Rope>) -> Result<Turns> {
+        let mut number = |rope: Rope| {
+            ropes.iter().position(|r| *r == rope).unwrap_or_else(|| {
+                ropes.push(rope);
+                ropes.len() - 1
+            })
+        };
+        let own = if loader.family.roped(index, false) { rope(loader, false)? } else { return Ok(Turns::none()) };
+        let text = own.to_string();
+        let keys = Some(number(own.clone()));
+        Ok(match loader.config.temperature {
+            None => Turns { queries: keys, content: None, keys, text },
+            Some(t) => {
+                let (queries, content) = (number(own.with_temperature(t)), number(Rope::still(content, t)));
+                Turns { queries: Some(queries), content: Some(content), keys, text: text + " temperature" }
+            }
+        })
+    }
+
+    /// Of a layer that does not know positions (Kimi Linear: its other layers do).
+    fn none() -> Turns {
+        Turns { queries: None, content: None, keys: None, text: "no rope".to_owned() }
+    }
 }
 
 impl<B: Backend> fmt::Display for Latent<B> {
@@ -179,6 +207,6 @@ impl<B: Backend> fmt::Display for Latent<B> {
             Queries::Straight(_) => {}
             Queries::LowRank { norm, .. } => write!(f, ", queries {}", norm.width)?,
         }
-        write!(f, " {}", self.rope_text)
+        write!(f, " {}", self.turns.text)
     }
 }

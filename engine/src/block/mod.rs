@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod dense;
 pub mod experts;
+pub mod latent;
 pub mod rope;
 
 use crate::backend::Backend;
@@ -14,6 +15,7 @@ use attention::Attention;
 use dense::Dense;
 use experts::Experts;
 use hob_kernels::ops::Activation;
+use latent::Latent;
 use rope::Rope;
 use std::fmt;
 
@@ -35,6 +37,8 @@ pub struct Norm<B: Backend> {
 pub enum Mixer<B: Backend> {
     /// Softmax attention over keys and values.
     Attention(Attention<B>),
+    /// The same over a latent that all heads share.
+    Latent(Latent<B>),
 }
 
 /// What works on each token alone.
@@ -93,6 +97,9 @@ impl<B: Backend> Mixer<B> {
     /// # Errors
     /// Where a tensor is missing or does not fit.
     pub fn load(loader: &Loader<'_, B>, index: usize, ropes: &mut Vec<Rope>) -> Result<Vec<Mixer<B>>> {
+        if Latent::in_layer(loader, index) {
+            return Ok(vec![Mixer::Latent(Latent::load(loader, index, ropes)?)]);
+        }
         Ok(vec![Mixer::Attention(Attention::load(loader, index, ropes)?)])
     }
 
@@ -100,6 +107,7 @@ impl<B: Backend> Mixer<B> {
     pub fn state(&self, options: &CacheOptions) -> StateSpec {
         match self {
             Mixer::Attention(attention) => attention.state(options),
+            Mixer::Latent(latent) => latent.state(options),
         }
     }
 
@@ -107,6 +115,7 @@ impl<B: Backend> Mixer<B> {
     pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
         match self {
             Mixer::Attention(attention) => attention.forward(backend, work, sequences, slot, out),
+            Mixer::Latent(latent) => latent.forward(backend, work, sequences, slot, out),
         }
     }
 }
@@ -158,6 +167,7 @@ impl<B: Backend> fmt::Display for Mixer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mixer::Attention(attention) => attention.fmt(f),
+            Mixer::Latent(latent) => latent.fmt(f),
         }
     }
 }

@@ -58,6 +58,23 @@ pub(super) trait Unary {
     fn of<I: Isa>(&self, isa: I, x: I::F) -> I::F;
 }
 
+/// Channels `at .. at + n` of each row of `from` to channels `to_at .. to_at + n` of the same row of `to`; each comes with its width.
+///
+/// # Panics
+/// If a row does not have these channels, or there are not as many rows of both.
+pub fn copy_channels(cpu: Cpu<'_>, from: (&[f32], usize), at: usize, to: (&mut [f32], usize), to_at: usize, n: usize) {
+    let ((from, from_width), (to, to_width)) = (from, to);
+    assert!(at + n <= from_width && to_at + n <= to_width, "{n} channels from {at} of {from_width} to {to_at} of {to_width}");
+    assert!(from.len() / from_width * to_width == to.len() && to.len().is_multiple_of(to_width), "{} and {}", from.len(), to.len());
+    let size = piece(cpu, to.len(), to_width, CHEAP);
+    cpu.parallel_chunks(to, size, &|i, to| {
+        let from = &from[i * size / to_width * from_width..];
+        for (to, from) in to.chunks_exact_mut(to_width).zip(from.chunks_exact(from_width)) {
+            to[to_at..to_at + n].copy_from_slice(&from[at..at + n]);
+        }
+    });
+}
+
 /// A function of two lanes.
 pub(super) trait Binary {
     fn of<I: Isa>(&self, isa: I, x: I::F, y: I::F) -> I::F;

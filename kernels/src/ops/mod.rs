@@ -9,7 +9,7 @@ mod rope;
 mod route;
 
 pub(crate) use elementwise::Softcap;
-pub use elementwise::{activate, add, add_bias, glu, scale, softcap};
+pub use elementwise::{activate, add, add_bias, copy_channels, glu, scale, softcap};
 pub use norm::{layer_norm, rms_norm, rms_norm_in_place, softmax};
 pub use rope::rope;
 pub use route::{add_expert_bias, combine, group_by_expert, route, spread};
