@@ -83,7 +83,9 @@ impl<B: Backend> Latent<B> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let unsplit = name("attn_kv_b.weight");
         if loader.has(&unsplit) && !loader.has(&name("attn_k_b.weight")) {
-            let fault = Fault::at(unsplit).expected(name("attn_k_b.weight")).found("keys and values in one tensor, as files of early 2025 have them");
+            let fault = Fault::at(unsplit)
+                .expected(name("attn_k_b.weight"))
+                .found("keys and values in one tensor, as files of early 2025 have them");
             return Err(Error::Unsupported(fault.help("convert the model again with a current converter")));
         }
         let Some(shape) = config.latent else {
@@ -100,7 +102,8 @@ impl<B: Backend> Latent<B> {
             let fault = Fault::at(format!("{}.attention.head_count", config.architecture)).expected("at least one head");
             return Err(Error::Model(fault.found(format!("none in layer {index}"))));
         }
-        let norm = |part: &str, width: usize| loader.norm(&name(part), width)?.ok_or_else(|| loader.missing(&name(&format!("{part}.weight"))));
+        let norm =
+            |part: &str, width: usize| loader.norm(&name(part), width)?.ok_or_else(|| loader.missing(&name(&format!("{part}.weight"))));
         let queries = match loader.rows(&name("attn_q_a.weight")) {
             None => Queries::Straight(loader.linear(&name("attn_q"), heads * shape.key_dim, width)?),
             Some(rank) => Queries::LowRank {

@@ -256,15 +256,7 @@ impl<'a> Tile<'a> {
     }
 
     /// Values that lie `pitch` apart.
-    fn values<N: Number>(
-        &self,
-        level: Level,
-        work: &Work<'_>,
-        block: usize,
-        (v, pitch): (&[N], usize),
-        more: bool,
-        scratch: &mut Scratch,
-    ) {
+    fn values<N: Number>(&self, level: Level, work: &Work<'_>, block: usize, (v, pitch): (&[N], usize), more: bool, scratch: &mut Scratch) {
         let (stride, len) = (work.stride(), work.value_dim * BLOCK);
         let mut ahead = if more { &v[len..2 * len] } else { &[] };
         for group in groups(self.tokens * work.group) {
