@@ -24,7 +24,8 @@ pub fn noise(n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// `rows` rows of `cols` weights of a format. Some rows are quantized from noise and then repeated: making gigabytes anew takes minutes.
+/// `rows` rows of `cols` weights of a format. Some rows are quantized from noise (random bits where
+/// hob does not make the format) and then repeated: making gigabytes anew takes minutes.
 ///
 /// # Panics
 /// If `cols` is no multiple of the format's block.
@@ -32,7 +33,14 @@ pub fn weights(format: Format, rows: usize, cols: usize) -> Vec<u8> {
     let Some(row_bytes) = format.row_bytes(cols) else { panic!("{cols} weights are no whole blocks of {}", format.name()) };
     let distinct = rows.min(67);
     let mut bytes = vec![0; distinct * row_bytes];
-    hob_kernels::format::quantize(format, &noise(distinct * cols), None, &mut bytes);
+    if format.can_quantize() {
+        hob_kernels::format::quantize(format, &noise(distinct * cols), None, &mut bytes);
+    } else {
+        // Any bytes are such weights; without bit 6 no half is infinite.
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = ((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 & 0xbf;
+        }
+    }
     bytes.iter().copied().cycle().take(rows * row_bytes).collect()
 }
 

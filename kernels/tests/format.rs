@@ -28,6 +28,10 @@ fn random_blocks(format: Format, blocks: usize) -> Vec<u8> {
         Format::Q3_K => &[108],
         Format::Q6_K => &[208],
         Format::MXFP4 => &[],
+        Format::IQ4_XS | Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S => &[0],
+        Format::IQ1_M => &[54],
+        Format::TQ1_0 => &[52],
+        Format::TQ2_0 => &[64],
     };
     let mut random = Random(1);
     let mut bytes: Vec<u8> = (0..blocks * format.block_bytes()).map(|_| (random.next() >> 56) as u8).collect();
@@ -49,7 +53,7 @@ fn hash(values: &[f32]) -> u64 {
 type Probes = [(usize, f32); 4];
 
 /// What gguf-py 0.19 (`gguf.quants.dequantize`) makes of `random_blocks(format, 8)` (512 for floats): the hash and four values.
-const GOLDEN: [(Format, u64, Probes); 15] = [
+const GOLDEN: [(Format, u64, Probes); 25] = [
     (Format::F32, 0xe2e029af0c4f621c, [(0, 4.486143e-18), (17, 9.54603e-07), (289, 2.2649257e-13), (511, 2.7755902e-15)]),
     (Format::F16, 0xa843563315ac5a60, [(0, -3.695488e-05), (17, 1.8847656), (289, -7.432699e-05), (511, 0.0013494492)]),
     (Format::BF16, 0xd268d4ad42a18447, [(0, -1.7338542e-37), (17, 1.078125), (289, -5.2427048e-36), (511, 5.4526066e-26)]),
@@ -65,6 +69,16 @@ const GOLDEN: [(Format, u64, Probes); 15] = [
     (Format::Q6_K, 0x5fae3d58bf3b9444, [(0, -0.5430889), (17, 0.042045593), (1057, 64.11914), (2047, 41.680298)]),
     (Format::IQ4_NL, 0x545aafceb9896db6, [(0, 0.0012934208), (17, 0.00081300735), (161, 0.0077416897), (255, 5.1896057)]),
     (Format::MXFP4, 0x3ac5f98788cbf5e6, [(0, 1.0339758e-25), (17, -1.0339758e-25), (161, 4.7019774e-38), (255, -6442451000.0)]),
+    (Format::IQ4_XS, 0x16b90dc382df0a4d, [(0, -0.004065037), (17, -0.012010336), (1057, -135.48828), (2047, 0.07261276)]),
+    (Format::IQ3_S, 0x7aa7deab75ba34d2, [(0, 0.0043976307), (17, -0.00062823296), (1057, -0.5560608), (2047, -0.00046104193)]),
+    (Format::IQ3_XXS, 0x260c4d2a9180ecdf, [(0, -0.00011086464), (17, -0.00033259392), (1057, -0.016908348), (2047, 0.12757933)]),
+    (Format::IQ2_S, 0x6c6f624831e07568, [(0, -0.002194196), (17, -0.004965812), (1057, 0.079042435), (2047, 0.005735159)]),
+    (Format::IQ2_XS, 0x88aafe7d90763c56, [(0, 0.00062823296), (17, -0.00062823296), (1057, 0.011113644), (2047, 1.2779846)]),
+    (Format::IQ2_XXS, 0x23c997a88b045ea6, [(0, 0.00025868416), (17, -0.00025868416), (1057, 4.3447266), (2047, -0.5517216)]),
+    (Format::IQ1_S, 0x2265ad948bc42c4d, [(0, -3.233552e-05), (17, -3.233552e-05), (1057, -0.021846771), (2047, 0.16742706)]),
+    (Format::IQ1_M, 0xba4562ab8fd91c8a, [(0, 0.8149719), (17, 0.01663208), (1057, 0.0005219579), (2047, 0.0065757036)]),
+    (Format::TQ1_0, 0x9a3fb70d245ae33e, [(0, 0.0), (17, 0.0), (1057, -0.056854248), (2047, -1.6914062)]),
+    (Format::TQ2_0, 0x317c81a8aa9e81c7, [(0, -0.001625061), (17, 0.001625061), (1057, 0.0054512024), (2047, 0.0)]),
 ];
 
 #[test]
@@ -82,17 +96,15 @@ fn dequantize_has_ggmls_bits() {
 
 #[test]
 fn packing_undoes_unpacking() {
-    for format in Format::ALL.into_iter().filter(|f| f.form() != Form::Float) {
+    for format in Format::ALL.into_iter().filter(|f| f.form() != Form::Float && f.can_quantize()) {
         let (mut block, mut again, mut back) = (Block::new(), Block::new(), vec![0; format.block_bytes()]);
         for bytes in random_blocks(format, 16).chunks_exact(format.block_bytes()) {
             block.unpack(format, bytes);
             block.pack(format, &mut back);
-            match format {
-                // It has two codes for 0.
-                Format::MXFP4 => again.unpack(format, &back),
-                _ => assert_eq!(back, bytes, "{}", format.name()),
-            }
-            assert!(format != Format::MXFP4 || again == block);
+            again.unpack(format, &back);
+            assert_eq!(again, block, "{}", format.name());
+            // MXFP4 has two codes for 0, TQ1_0 bytes that no five digits make.
+            assert!(back == bytes || matches!(format, Format::MXFP4 | Format::TQ1_0), "{}", format.name());
         }
     }
 }
@@ -119,7 +131,7 @@ fn error(format: Format, x: &[f32], importance: Option<&[f32]>, counted: &[f32])
 }
 
 /// The relative error that llama-quantize (Debian's package of November 2026, `--pure`) leaves on 256 x 2048 normal numbers (MXFP4: gguf-py 0.19).
-const LLAMA_CPP: [(Format, f64); 15] = [
+const LLAMA_CPP: [(Format, f64); 18] = [
     (Format::F32, 0.0),
     (Format::F16, 2.5e-4),
     (Format::BF16, 1.8e-3),
@@ -135,6 +147,9 @@ const LLAMA_CPP: [(Format, f64); 15] = [
     (Format::Q6_K, 0.0178),
     (Format::IQ4_NL, 0.0762),
     (Format::MXFP4, 0.1141),
+    (Format::IQ4_XS, 0.0768),
+    (Format::TQ1_0, 0.8092),
+    (Format::TQ2_0, 0.8092),
 ];
 
 #[test]
@@ -168,7 +183,7 @@ fn odd_blocks_stay_near_themselves() {
         ("ramp", &ramp, 0.2),
         ("great", &[30000.0; 256], 0.05),
     ];
-    for format in Format::ALL {
+    for format in Format::ALL.into_iter().filter(|f| f.can_quantize()) {
         for (name, x, bound) in cases {
             for importance in [None, Some([1.0; 256]), Some([0.0; 256])] {
                 let (mut bytes, mut back) = (vec![0; format.row_bytes(256).unwrap()], vec![9.0; 256]);
@@ -178,8 +193,12 @@ fn odd_blocks_stay_near_themselves() {
                 let length = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
                 // Importances of zero leave the error free; it must only stay a number.
                 let bound = if importance.is_some_and(|w| w[0] == 0.0) { 10.0 } else { bound };
-                // Its scales are powers of two.
-                let bound = if format == Format::MXFP4 { bound.max(0.1) } else { bound };
+                // Scales that are powers of two; three values.
+                let bound = match format {
+                    Format::MXFP4 => bound.max(0.1),
+                    Format::TQ1_0 | Format::TQ2_0 => bound.max(0.6),
+                    _ => bound,
+                };
                 assert!(missed <= bound * length, "{} of {name}: {missed} of {length}", format.name());
             }
         }
@@ -188,7 +207,7 @@ fn odd_blocks_stay_near_themselves() {
 
 #[test]
 fn what_no_format_holds_does_not_panic() {
-    for format in Format::ALL {
+    for format in Format::ALL.into_iter().filter(|f| f.can_quantize()) {
         let mut bytes = vec![0; format.row_bytes(256).unwrap()];
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-42] {
             for x in [[bad; 256], std::array::from_fn(|i| if i == 9 { bad } else { 1.0 })] {

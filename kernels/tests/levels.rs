@@ -28,6 +28,11 @@ impl Numbers {
             Format::Q2_K => &[80, 82],
             Format::Q3_K => &[108],
             Format::Q6_K => &[208],
+            Format::IQ4_XS | Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S => &[0],
+            // Only the highest four bits are there.
+            Format::IQ1_M => &[54],
+            Format::TQ1_0 => &[52],
+            Format::TQ2_0 => &[64],
         };
         for block in bytes.chunks_mut(format.block_bytes()) {
             for &at in halves {
@@ -104,6 +109,9 @@ fn extreme_codes_do_not_overflow() {
                 Format::Q2_K => 80..84,
                 Format::Q3_K => 108..110,
                 Format::Q6_K => 208..210,
+                Format::IQ1_M => 48..56,
+                Format::TQ1_0 => 52..54,
+                Format::TQ2_0 => 64..66,
                 _ => 0..4,
             };
             for (block, sound) in bytes.chunks_mut(format.block_bytes()).zip(sound.chunks(format.block_bytes())) {
@@ -180,7 +188,10 @@ fn strange_activations_follow_the_rule() {
 fn experts_multiply_their_own_slots() {
     let (experts, n, cols, k) = (5, 21, 256, 2);
     let pool = Pool::new(3);
-    for (format, tokens) in [Format::Q4_K, Format::Q8_0, Format::F16, Format::Q6_K].into_iter().flat_map(|f| [1, 6, 40].map(|t| (f, t))) {
+    for (format, tokens) in [Format::Q4_K, Format::Q8_0, Format::F16, Format::Q6_K, Format::MXFP4, Format::IQ4_XS, Format::IQ2_XS]
+        .into_iter()
+        .flat_map(|f| [1, 6, 40].map(|t| (f, t)))
+    {
         let mut numbers = Numbers(tokens as u64);
         let bytes = numbers.weights(format, experts * n, cols);
         let weights = Matrix::new(format, experts * n, cols, &bytes).unwrap();

@@ -7,8 +7,11 @@
 //! output.weight (token_embd.weight where there is none)   Q6_K; Q8_0 for base Q8_0 or rows that are no whole blocks
 //! attn_v, attn_qkv, attn_kv_b; ffn_down; attn_output      by the table below; with 8 experts attn_k and attn_v Q8_0
 //! other matrices                                          the base
+//! file type MXFP4_MOE                                     experts MXFP4, all other matrices Q8_0
+//! file types TQ1_0, TQ2_0                                 token_embd Q4_K where there is an output.weight
 //! vectors, norms, routers, convolutions                   as they are
-//! rows that are no multiple of 256                        Q2_K, Q3_K -> Q4_0, Q4_K -> Q5_0, Q5_K -> Q5_1, Q6_K -> Q8_0
+//! rows that are no multiple of 256                        Q2_K, Q3_K, IQ4_XS -> IQ4_NL, Q4_K -> Q5_0, Q5_K -> Q5_1, Q6_K -> Q8_0,
+//!                                                         TQ1_0, TQ2_0 -> Q4_0
 //! rows that are no multiple of 32                         F16
 //! ```
 
@@ -37,6 +40,11 @@ pub enum FileType {
     Q5_K_S,
     Q5_K_M,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+    MXFP4_MOE,
+    TQ1_0,
+    TQ2_0,
 }
 
 /// Which of the layers' tensors of a role get the better format.
@@ -87,10 +95,10 @@ const fn raise(share: Share, to: Format, rest: Format) -> Raise {
     Raise { share, to, rest }
 }
 
-use Format::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
+use Format::{IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 
 #[rustfmt::skip]
-const RECIPES: [Recipe; 17] = [
+const RECIPES: [Recipe; 22] = [
     plain(FileType::F32, "F32", 0, Format::F32),
     plain(FileType::F16, "F16", 1, Format::F16),
     plain(FileType::BF16, "BF16", 32, Format::BF16),
@@ -109,6 +117,11 @@ const RECIPES: [Recipe; 17] = [
     plain(FileType::Q5_K_S, "Q5_K_S", 16, Q5_K),
     recipe(FileType::Q5_K_M, "Q5_K_M", 17, Q5_K,    raise(Share::Spread, Q6_K, Q5_K),    raise(Share::Spread, Q6_K, Q5_K),   [Q5_K, Q5_K]),
     plain(FileType::Q6_K, "Q6_K", 18, Q6_K),
+    recipe(FileType::IQ4_NL, "IQ4_NL", 25, IQ4_NL,  raise(Share::Grouped, Q5_K, IQ4_NL), raise(Share::Part(8), Q5_K, IQ4_NL), [IQ4_NL, Q5_K]),
+    recipe(FileType::IQ4_XS, "IQ4_XS", 30, IQ4_XS,  raise(Share::Grouped, Q5_K, IQ4_XS), raise(Share::Part(8), Q5_K, IQ4_XS), [IQ4_XS, Q5_K]),
+    plain(FileType::MXFP4_MOE, "MXFP4_MOE", 38, Format::MXFP4),
+    plain(FileType::TQ1_0, "TQ1_0", 36, Format::TQ1_0),
+    plain(FileType::TQ2_0, "TQ2_0", 37, Format::TQ2_0),
 ];
 
 /// Short names for the usual size of a family.
@@ -309,7 +322,12 @@ pub(super) enum Fit {
 
 fn wanted(recipe: &Recipe, model: &Model, role: Role, tensor: &TensorInfo, values: usize, downs: usize) -> Format {
     let eight = model.experts == 8;
+    if recipe.kind == FileType::MXFP4_MOE {
+        // Matrices of several experts are one tensor of three dimensions.
+        return if tensor.dims.get(2).is_some_and(|&experts| experts > 1) { Format::MXFP4 } else { Format::Q8_0 };
+    }
     match role {
+        Role::Embedding if !model.tied && matches!(recipe.base, Format::TQ1_0 | Format::TQ2_0) => Q4_K,
         Role::Embedding if !model.tied => recipe.base,
         Role::Output | Role::Embedding => {
             let whole = tensor.dims[0].is_multiple_of(recipe.base.block_len() as u64);
@@ -335,12 +353,14 @@ fn fitting(format: Format, cols: u64) -> Format {
         return format;
     }
     let smaller = match format {
-        Format::Q2_K | Format::Q3_K => Format::Q4_0,
         Format::Q4_K => Format::Q5_0,
         Format::Q5_K => Format::Q5_1,
         Format::Q6_K => Format::Q8_0,
-        Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 | Format::F16 | Format::BF16 | Format::F32 => Format::F16,
-        Format::IQ4_NL | Format::MXFP4 => Format::F16,
+        Format::TQ1_0 | Format::TQ2_0 => Format::Q4_0,
+        Format::Q2_K | Format::Q3_K | Format::IQ4_XS | Format::IQ3_S | Format::IQ3_XXS => Format::IQ4_NL,
+        Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => Format::IQ4_NL,
+        Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 | Format::IQ4_NL | Format::MXFP4 => Format::F16,
+        Format::F16 | Format::BF16 | Format::F32 => Format::F16,
     };
     if whole(smaller) { smaller } else { Format::F16 }
 }
@@ -371,7 +391,7 @@ mod tests {
     #[test]
     fn rows_decide_what_fits() {
         assert_eq!([512, 288, 100].map(|cols| fitting(Q4_K, cols)), [Q4_K, Format::Q5_0, Format::F16]);
-        assert_eq!([Q2_K, Q3_K, Q5_K, Q6_K].map(|f| fitting(f, 64)), [Format::Q4_0, Format::Q4_0, Format::Q5_1, Format::Q8_0]);
+        assert_eq!([Q2_K, Q3_K, Q5_K, Q6_K].map(|f| fitting(f, 64)), [IQ4_NL, IQ4_NL, Format::Q5_1, Format::Q8_0]);
         assert_eq!(fitting(Format::Q8_0, 48), Format::F16);
     }
 

@@ -37,7 +37,10 @@ const fn layout(format: Format) -> Layout {
         Format::Q5_1 => Layout { m: Some(2), fifth: Some(4), codes: 8, bias: 0, top: 31 },
         Format::Q8_0 | Format::F32 | Format::F16 | Format::BF16 => Layout { m: None, fifth: None, codes: 2, bias: 0, top: 127 },
         Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => layout(Format::Q8_0),
-        Format::IQ4_NL | Format::MXFP4 => layout(Format::Q8_0),
+        Format::IQ4_NL | Format::IQ4_XS | Format::MXFP4 | Format::TQ1_0 | Format::TQ2_0 => layout(Format::Q8_0),
+        Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => {
+            layout(Format::Q8_0)
+        }
     }
 }
 

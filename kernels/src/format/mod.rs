@@ -9,15 +9,19 @@
 //! ```
 //!
 //! Every product and the difference are rounded to f32 on their own, which is what ggml computes: values are equal to its values
-//! bit for bit. Layouts are pictured in [`plain`], [`legacy`], [`k`] and [`table`]; their source is the GGUF specification
+//! bit for bit. Layouts are pictured in [`plain`], [`legacy`], [`k`], [`table`], [`iq`] and [`ternary`];
+//! their source is the GGUF specification
 //! (github.com/ggml-org/ggml, docs/gguf.md) and the block structs that it names. All numbers are little-endian.
 
 mod fit;
+mod grid;
+pub mod iq;
 pub mod k;
 mod k_quantize;
 pub mod legacy;
 pub mod plain;
 pub mod table;
+pub mod ternary;
 
 /// A tensor format that hob has kernels for. Names are ggml's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,11 +42,21 @@ pub enum Format {
     Q6_K,
     IQ4_NL,
     MXFP4,
+    IQ4_XS,
+    IQ3_S,
+    IQ3_XXS,
+    IQ2_S,
+    IQ2_XS,
+    IQ2_XXS,
+    IQ1_S,
+    IQ1_M,
+    TQ1_0,
+    TQ2_0,
 }
 
 impl Format {
     /// All formats, for tables and tests.
-    pub const ALL: [Format; 15] = [
+    pub const ALL: [Format; 25] = [
         Format::F32,
         Format::F16,
         Format::BF16,
@@ -58,6 +72,16 @@ impl Format {
         Format::Q6_K,
         Format::IQ4_NL,
         Format::MXFP4,
+        Format::IQ4_XS,
+        Format::IQ3_S,
+        Format::IQ3_XXS,
+        Format::IQ2_S,
+        Format::IQ2_XS,
+        Format::IQ2_XXS,
+        Format::IQ1_S,
+        Format::IQ1_M,
+        Format::TQ1_0,
+        Format::TQ2_0,
     ];
 
     /// Weights in a block.
@@ -65,7 +89,9 @@ impl Format {
         match self {
             Format::F32 | Format::F16 | Format::BF16 => 1,
             Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 | Format::IQ4_NL | Format::MXFP4 => 32,
-            Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => 256,
+            Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K | Format::IQ4_XS => 256,
+            Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => 256,
+            Format::TQ1_0 | Format::TQ2_0 => 256,
         }
     }
 
@@ -86,6 +112,16 @@ impl Format {
             Format::Q6_K => 210,
             Format::IQ4_NL => 18,
             Format::MXFP4 => 17,
+            Format::IQ4_XS => 136,
+            Format::IQ3_S => 110,
+            Format::IQ3_XXS => 98,
+            Format::IQ2_S => 82,
+            Format::IQ2_XS => 74,
+            Format::IQ2_XXS => 66,
+            Format::IQ1_S => 50,
+            Format::IQ1_M => 56,
+            Format::TQ1_0 => 54,
+            Format::TQ2_0 => 66,
         }
     }
 
@@ -107,12 +143,33 @@ impl Format {
             Format::Q6_K => "Q6_K",
             Format::IQ4_NL => "IQ4_NL",
             Format::MXFP4 => "MXFP4",
+            Format::IQ4_XS => "IQ4_XS",
+            Format::IQ3_S => "IQ3_S",
+            Format::IQ3_XXS => "IQ3_XXS",
+            Format::IQ2_S => "IQ2_S",
+            Format::IQ2_XS => "IQ2_XS",
+            Format::IQ2_XXS => "IQ2_XXS",
+            Format::IQ1_S => "IQ1_S",
+            Format::IQ1_M => "IQ1_M",
+            Format::TQ1_0 => "TQ1_0",
+            Format::TQ2_0 => "TQ2_0",
         }
     }
 
     /// The format called `name`, in capitals or not.
     pub fn from_name(name: &str) -> Option<Format> {
         Format::ALL.into_iter().find(|f| f.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Whether [`quantize`] makes this format: those with codebooks it does not.
+    pub const fn can_quantize(self) -> bool {
+        match self {
+            Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => false,
+            Format::F32 | Format::F16 | Format::BF16 => true,
+            Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => true,
+            Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => true,
+            Format::IQ4_NL | Format::IQ4_XS | Format::MXFP4 | Format::TQ1_0 | Format::TQ2_0 => true,
+        }
     }
 
     /// Bits that a weight takes, scales included.
@@ -125,7 +182,10 @@ impl Format {
         match self {
             Format::F32 | Format::F16 | Format::BF16 => Form::Float,
             Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::Q3_K | Format::Q6_K => Form::Symmetric,
-            Format::IQ4_NL | Format::MXFP4 => Form::Symmetric,
+            Format::IQ4_NL | Format::IQ4_XS | Format::MXFP4 | Format::TQ1_0 | Format::TQ2_0 => Form::Symmetric,
+            Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => {
+                Form::Symmetric
+            }
             Format::Q4_1 | Format::Q5_1 | Format::Q2_K | Format::Q4_K | Format::Q5_K => Form::Affine,
         }
     }
@@ -137,6 +197,10 @@ impl Format {
             Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => InputKind::Int8Per32,
             Format::IQ4_NL | Format::MXFP4 => InputKind::Int8Per32,
             Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => InputKind::Int8Per256,
+            Format::IQ4_XS | Format::TQ1_0 | Format::TQ2_0 => InputKind::Int8Per256,
+            Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => {
+                InputKind::Int8Per256
+            }
         }
     }
 
@@ -212,10 +276,20 @@ impl Block {
             Format::Q6_K => k::unpack_q6(bytes, self),
             Format::IQ4_NL => table::unpack_iq4_nl(bytes, self),
             Format::MXFP4 => table::unpack_mxfp4(bytes, self),
+            Format::IQ4_XS => table::unpack_iq4_xs(bytes, self),
+            Format::IQ3_S => iq::unpack_iq3_s(bytes, self),
+            Format::IQ3_XXS => iq::unpack_iq3_xxs(bytes, self),
+            Format::IQ2_S => iq::unpack_iq2_s(bytes, self),
+            Format::IQ2_XS => iq::unpack_iq2_xs(bytes, self),
+            Format::IQ2_XXS => iq::unpack_iq2_xxs(bytes, self),
+            Format::IQ1_S => iq::unpack_iq1_s(bytes, self),
+            Format::IQ1_M => iq::unpack_iq1_m(bytes, self),
+            Format::TQ1_0 => ternary::unpack_tq1_0(bytes, self),
+            Format::TQ2_0 => ternary::unpack_tq2_0(bytes, self),
         }
     }
 
-    /// Puts one block together: the reverse of [`Block::unpack`].
+    /// Puts one block together: the reverse of [`Block::unpack`] for formats with a [`Format::can_quantize`], zeros for others.
     pub fn pack(&self, format: Format, bytes: &mut [u8]) {
         debug_assert_eq!(bytes.len(), format.block_bytes());
         bytes.fill(0);
@@ -229,6 +303,10 @@ impl Block {
             Format::Q6_K => k::pack_q6(self, bytes),
             Format::IQ4_NL => table::pack_iq4_nl(self, bytes),
             Format::MXFP4 => table::pack_mxfp4(self, bytes),
+            Format::IQ4_XS => table::pack_iq4_xs(self, bytes),
+            Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => {}
+            Format::TQ1_0 => ternary::pack_tq1_0(self, bytes),
+            Format::TQ2_0 => ternary::pack_tq2_0(self, bytes),
         }
     }
 
@@ -272,9 +350,11 @@ pub fn dequantize(format: Format, bytes: &[u8], out: &mut [f32]) {
 /// does: the mean square of the activation it meets). The result is the same on every machine.
 ///
 /// # Panics
-/// If `x` and `out` are not the same number of whole blocks, or `importance` is not as long as `x`.
+/// If `x` and `out` are not the same number of whole blocks, `importance` is not as long as `x`, or `format` is one that cannot be made
+/// ([`Format::can_quantize`]).
 pub fn quantize(format: Format, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     assert_eq!(format.row_bytes(x.len()), Some(out.len()), "{} bytes for {} weights of {}", out.len(), x.len(), format.name());
+    assert!(format.can_quantize(), "{} cannot be made", format.name());
     assert!(importance.is_none_or(|w| w.len() == x.len()), "one importance a weight");
     if format.form() == Form::Float {
         return plain::quantize(format, x, out);
@@ -283,10 +363,15 @@ pub fn quantize(format: Format, x: &[f32], importance: Option<&[f32]>, out: &mut
     let mut block = Block::new();
     for (b, (x, out)) in x.chunks_exact(len).zip(out.chunks_exact_mut(format.block_bytes())).enumerate() {
         let importance = importance.map(|w| &w[b * len..(b + 1) * len]);
-        match format.input() {
-            InputKind::Int8Per32 if matches!(format, Format::IQ4_NL | Format::MXFP4) => table::fit(format, x, importance, &mut block),
-            InputKind::F32 | InputKind::Int8Per32 => legacy::fit(format, x, importance, &mut block),
-            InputKind::Int8Per256 => k_quantize::fit(format, x, importance, &mut block),
+        match format {
+            Format::F32 | Format::F16 | Format::BF16 => {}
+            Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => legacy::fit(format, x, importance, &mut block),
+            Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => k_quantize::fit(format, x, importance, &mut block),
+            Format::IQ4_NL => table::fit_iq4_nl(x, importance, &mut block),
+            Format::IQ4_XS => table::fit_iq4_xs(x, importance, &mut block),
+            Format::MXFP4 => table::fit_mxfp4(x, importance, &mut block),
+            Format::TQ1_0 | Format::TQ2_0 => ternary::fit(x, importance, &mut block),
+            Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => {}
         }
         block.pack(format, out);
     }

@@ -19,7 +19,8 @@ pub(super) fn dequantize(format: Format, bytes: &[u8], out: &mut [f32]) {
         Format::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
         Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => {}
         Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => {}
-        Format::IQ4_NL | Format::MXFP4 => {}
+        Format::IQ4_NL | Format::IQ4_XS | Format::MXFP4 | Format::TQ1_0 | Format::TQ2_0 => {}
+        Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => {}
     }
 }
 
@@ -31,7 +32,8 @@ pub(super) fn quantize(format: Format, x: &[f32], out: &mut [u8]) {
         Format::BF16 => put(x, out, |x| bf16::from_f32(x).to_le_bytes()),
         Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => {}
         Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => {}
-        Format::IQ4_NL | Format::MXFP4 => {}
+        Format::IQ4_NL | Format::IQ4_XS | Format::MXFP4 | Format::TQ1_0 | Format::TQ2_0 => {}
+        Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => {}
     }
 }
 

@@ -4,16 +4,18 @@
 //!         bytes  fields in order                                   weight
 //! MXFP4   17     e codes[16]                                       2^(e-128) * E2M1[q]
 //! IQ4_NL  18     d codes[16]                                       d * NONLINEAR[q]
+//! IQ4_XS  136    d high[u16] low[4] codes[8 x 16]                  d * s * NONLINEAR[q]     256 weights, s for 32
 //! ```
 //!
 //! `d` is an f16, `e` the exponent of a power of two (E8M0). 32 codes lie in 16 bytes: low nibbles are `q[0..16]`, high `q[16..]`.
-//! Unpacked, a code is the value it stands for.
+//! The `s` of group `g` is 6 bits less 32: below nibble `g` of `low`, above bits `2g` and `2g + 1` of `high`. Unpacked, a code is the value
+//! it stands for.
 //!
 //! Sources: the OCP Microscaling specification (v1.0: E2M1, E8M0), whose values are doubled here so that they are integers; for the
 //! tables of IQ4 ggml's `kvalues_iq4nl` (ggml-common.h): normal weights fall into 16 parts of about equal error.
 
 use super::fit::{self, multiples_of};
-use super::{Block, Format, f16_at, put_f16, to_f16};
+use super::{Block, f16_at, put_f16, to_f16};
 
 /// Twice the values of E2M1: a sign, two bits of exponent, one of fraction. Code 8 is a second zero.
 pub const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -70,15 +72,62 @@ pub(super) fn pack_iq4_nl(block: &Block, bytes: &mut [u8]) {
     pack_nibbles(&block.codes, &NONLINEAR, &mut bytes[2..]);
 }
 
-/// Fits a block of 32 weights.
-pub(super) fn fit(format: Format, x: &[f32], importance: Option<&[f32]>, block: &mut Block) {
-    let Some(x) = x.first_chunk::<32>() else { return };
-    block.one_group(0.0);
-    if format == Format::MXFP4 {
-        return fit_mxfp4(x, importance, block);
+pub(super) fn unpack_iq4_xs(bytes: &[u8], block: &mut Block) {
+    (block.d, block.dmin, block.group) = (f16_at(bytes, 0), 0.0, 32);
+    let high = u16::from_le_bytes([bytes[2], bytes[3]]);
+    for g in 0..8 {
+        let scale = bytes[4 + g / 2] >> (4 * (g % 2)) & 15 | ((high >> (2 * g) & 3) as u8) << 4;
+        (block.scales[g], block.mins[g]) = (scale as i8 - 32, 0);
+        unpack_nibbles(&bytes[8 + 16 * g..], &NONLINEAR, &mut block.codes[32 * g..]);
     }
+}
+
+pub(super) fn pack_iq4_xs(block: &Block, bytes: &mut [u8]) {
+    put_f16(bytes, 0, block.d);
+    for g in 0..8 {
+        let scale = (block.scales[g] + 32) as u8;
+        bytes[2 + g / 4] |= (scale >> 4) << (2 * (g % 4));
+        bytes[4 + g / 2] |= (scale & 15) << (4 * (g % 2));
+        pack_nibbles(&block.codes[32 * g..], &NONLINEAR, &mut bytes[8 + 16 * g..]);
+    }
+}
+
+/// Fits a block of IQ4_XS to 256 weights: the best scale of each group, then these as small integers, each the best of three neighbours.
+pub(super) fn fit_iq4_xs(x: &[f32], importance: Option<&[f32]>, block: &mut Block) {
+    let (groups, _) = x.as_chunks::<32>();
+    let mean = 2.0 * fit::mean_square(x);
+    let weigh = |g: usize| weigh(&groups[g], importance.map(|w| &w[32 * g..]), mean);
+    let mut scales = [0.0f32; 8];
+    for (g, x) in groups.iter().enumerate() {
+        scales[g] = multiples_of(&NONLINEAR, x, &weigh(g));
+    }
+    let largest = scales.iter().fold(0.0f32, |m, &s| if s.abs() > m.abs() { s } else { m });
+    *block = Block { d: to_f16(largest / -32.0), ..Block::new() };
+    let mut near = [0; 8];
+    fit::codes(&scales, fit::Line { scale: block.d, min: 0.0 }, -32, 31, &mut near);
+    for (g, x) in groups.iter().enumerate() {
+        let (weights, mut least) = (weigh(g), f32::INFINITY);
+        for step in [0, -1, 1] {
+            let (scale, mut values) = ((near[g] + step).clamp(-32, 31), [0i8; 32]);
+            let d = block.d * f32::from(scale);
+            nearest(&NONLINEAR, x, d, &mut values);
+            let mut missed = 0.0;
+            for ((x, value), weight) in x.iter().zip(values).zip(weights) {
+                missed += weight * (d * f32::from(value) - x).powi(2);
+            }
+            if missed < least || step == 0 {
+                (least, block.scales[g]) = (missed, scale);
+                block.codes[32 * g..32 * g + 32].copy_from_slice(&values);
+            }
+        }
+    }
+}
+
+/// Fits a block of IQ4_NL to 32 weights.
+pub(super) fn fit_iq4_nl(x: &[f32], importance: Option<&[f32]>, block: &mut Block) {
+    let Some(x) = x.first_chunk::<32>() else { return };
     let weights = weigh(x, importance, 2.0 * fit::mean_square(x));
-    block.d = to_f16(multiples_of(&NONLINEAR, x, &weights));
+    block.one_group(to_f16(multiples_of(&NONLINEAR, x, &weights)));
     nearest(&NONLINEAR, x, block.d, &mut block.codes);
 }
 
@@ -90,10 +139,12 @@ fn weigh(x: &[f32; 32], importance: Option<&[f32]>, mean: f32) -> [f32; 32] {
     }
 }
 
-/// The specification's exponent puts the largest weight into the table's last binade (where 1.75 and more are cut to 1.5); one up cuts
+/// Fits a block of MXFP4 to 32 weights. The specification's exponent puts the largest weight into the table's last binade (where 1.75 and more are cut to 1.5); one up cuts
 /// nothing, one down cuts more and is finer. The one with the least error is taken.
-fn fit_mxfp4(x: &[f32; 32], importance: Option<&[f32]>, block: &mut Block) {
+pub(super) fn fit_mxfp4(x: &[f32], importance: Option<&[f32]>, block: &mut Block) {
+    let Some(x) = x.first_chunk::<32>() else { return };
     let absmax = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    block.one_group(0.0);
     let middle = ((absmax.to_bits() >> 23) as u8).saturating_sub(2);
     let mut least = f64::INFINITY;
     for e in [middle, middle.saturating_sub(1), middle.saturating_add(1).min(254)] {

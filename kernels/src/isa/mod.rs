@@ -298,9 +298,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn scale(self, v: Self::I) -> Self::I;
     /// Makes signed bytes ready for [`Isa::dot_signed`].
     fn signed_codes(self, w: Self::I) -> Self::I;
-    /// `sum + Σ w·x` over the four bytes of each lane, w from [`Isa::signed_codes`] (and then [`Isa::SIGNED_BIAS`] too
-    /// large), x signed, at least -127.
-    fn dot_signed(self, sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// As [`Isa::dot`], w from [`Isa::signed_codes`] (and then [`Isa::SIGNED_BIAS`] too large). Where it is narrow, `acc` must be empty.
+    fn dot_signed(self, acc: Self::Acc, w: Self::I, x: Self::I) -> Self::Acc;
     /// `sum + w₀·x₀ + w₁·x₁` over the two signed 16-bit halves of each lane.
     fn dot_pairs(self, sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
     /// The even (0, 2) signed bytes of each lane as two 16-bit halves.

@@ -36,6 +36,14 @@ impl<'a> Rows<'a> {
         Rows { base, stride: 0, row_bytes, lanes, ahead: 1, bytes: PhantomData }
     }
 
+    /// Bytes `from .. from + len` of row `lane`.
+    #[inline(always)]
+    pub(crate) fn lane(&self, lane: usize, from: usize, len: usize) -> &'a [u8] {
+        assert!(lane < self.lanes && from + len <= self.row_bytes, "bytes beyond their row");
+        // SAFETY: within that row, which was checked when this was made.
+        unsafe { std::slice::from_raw_parts(self.base.add(lane * self.stride + from), len) }
+    }
+
     /// Block `index` of each row, of `BYTES` bytes.
     #[inline(always)]
     pub(crate) fn block<const BYTES: usize>(&self, index: usize) -> Block<'a, BYTES> {

@@ -43,7 +43,7 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     unsafe fn acc_sum(sum: __m256i, acc: __m256i) -> __m256i;
     unsafe fn scale(v: __m256i) -> __m256i;
     unsafe fn signed_codes(w: __m256i) -> __m256i;
-    unsafe fn dot_signed(sum: __m256i, w: __m256i, x: __m256i) -> __m256i;
+    unsafe fn dot_signed(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
 }
 
 /// `vpmaddubsw`: pairs of products in 16 bits, so the accumulator is emptied before it can overflow.
@@ -81,8 +81,8 @@ impl Dot for Maddubs {
     }
     /// |w| · (x with w's sign): 2 · 128 · 127 fits in 16 bits.
     #[inline(always)]
-    unsafe fn dot_signed(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        unsafe { Self::acc_sum(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))) }
+    unsafe fn dot_signed(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi16(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))) }
     }
 }
 
@@ -119,8 +119,8 @@ impl Dot for Vnni {
         unsafe { _mm256_xor_si256(w, _mm256_set1_epi8(-128)) }
     }
     #[inline(always)]
-    unsafe fn dot_signed(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        unsafe { _mm256_dpbusd_avx_epi32(sum, w, x) }
+    unsafe fn dot_signed(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        unsafe { _mm256_dpbusd_avx_epi32(acc, w, x) }
     }
 }
 
@@ -386,8 +386,8 @@ impl<D: Dot> Isa for Ymm<D> {
         unsafe { D::signed_codes(w) }
     }
     #[inline(always)]
-    fn dot_signed(self, sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        unsafe { D::dot_signed(sum, w, x) }
+    fn dot_signed(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        unsafe { D::dot_signed(acc, w, x) }
     }
     #[inline(always)]
     fn dot_pairs(self, sum: __m256i, w: __m256i, x: __m256i) -> __m256i {

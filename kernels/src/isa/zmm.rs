@@ -278,8 +278,8 @@ impl Isa for Zmm {
         unsafe { _mm512_xor_si512(w, _mm512_set1_epi8(-128)) }
     }
     #[inline(always)]
-    fn dot_signed(self, sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
-        unsafe { _mm512_dpbusd_epi32(sum, w, x) }
+    fn dot_signed(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(acc, w, x) }
     }
     #[inline(always)]
     fn dot_pairs(self, sum: __m512i, w: __m512i, x: __m512i) -> __m512i {

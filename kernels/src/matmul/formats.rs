@@ -11,20 +11,20 @@ use crate::isa::{Isa, Rows};
 
 /// Four bytes of each lane, unsigned, widened.
 #[inline(always)]
-fn bytes<I: Isa>(isa: I, v: I::I) -> [I::I; 4] {
+pub(super) fn bytes<I: Isa>(isa: I, v: I::I) -> [I::I; 4] {
     let low = isa.splat_i(255);
     [isa.and(v, low), isa.and(isa.shr::<8>(v), low), isa.and(isa.shr::<16>(v), low), isa.shr::<24>(v)]
 }
 
 /// Four bytes of each lane, signed, widened.
 #[inline(always)]
-fn signed_bytes<I: Isa>(isa: I, v: I::I) -> [I::I; 4] {
+pub(super) fn signed_bytes<I: Isa>(isa: I, v: I::I) -> [I::I; 4] {
     [isa.sar::<24>(isa.shl::<24>(v)), isa.sar::<24>(isa.shl::<16>(v)), isa.sar::<24>(isa.shl::<8>(v)), isa.sar::<24>(v)]
 }
 
 /// Scales 4·at … 4·at + 3.
 #[inline(always)]
-fn set_scales<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, four: [I::I; 4]) {
+pub(super) fn set_scales<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, four: [I::I; 4]) {
     for (i, &scale) in four.iter().enumerate() {
         panel.scales[4 * at + i] = isa.scale(scale);
     }
@@ -32,7 +32,7 @@ fn set_scales<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, four: [I::I; 4]) 
 
 /// Pairs 2·at, 2·at + 1 from the bytes of sub-blocks 4·at ….
 #[inline(always)]
-fn set_pairs<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: I::I) {
+pub(super) fn set_pairs<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: I::I) {
     panel.pairs[2 * at] = isa.even_bytes(v);
     panel.pairs[2 * at + 1] = isa.odd_bytes(v);
 }
@@ -266,7 +266,7 @@ impl KFormat for Q3KBlock {
 
 /// 16 bytes of nibbles: columns 0 … 15 are the low ones, 16 … 31 the high ones.
 #[inline(always)]
-fn set_nibbles<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: [I::I; 4]) {
+pub(super) fn set_nibbles<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: [I::I; 4]) {
     let low = isa.splat_i(0x0f0f_0f0f);
     for g in 0..4 {
         panel.codes[8 * at + g] = isa.and(v[g], low);
@@ -276,7 +276,7 @@ fn set_nibbles<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: [I::I; 4]) {
 
 /// [`set_nibbles`], each nibble the code that `table` has for it.
 #[inline(always)]
-fn set_looked_up<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: [I::I; 4], table: &[i8; 16]) {
+pub(super) fn set_looked_up<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: [I::I; 4], table: &[i8; 16]) {
     set_nibbles(isa, panel, at, v);
     for code in &mut panel.codes[8 * at..8 * at + 8] {
         *code = isa.lookup(table, *code);

@@ -14,6 +14,7 @@
 //! along k (`float.rs`), and so do Q4_K, Q6_K and Q8_0 by one token on 256-bit x86 (`isa/stream.rs`). One parallel region
 //! for all products that share their inputs.
 
+mod codebook;
 mod experts;
 mod float;
 mod formats;
@@ -173,7 +174,7 @@ impl Work<'_> {
 
     /// Dispatch, once an item: on the format here, on the level in `vectorize`.
     fn run(mut self, level: Level) {
-        use formats as f;
+        use {codebook as c, formats as f};
         if self.tokens.len() == 1 && self.stream(level) {
             return;
         }
@@ -193,6 +194,11 @@ impl Work<'_> {
             Format::Q6_K => isa::vectorize(level, quantized::Run::<f::Q6_K>::new(self)),
             Format::IQ4_NL => isa::vectorize(level, quantized::Run::<f::IQ4_NL>::new(self)),
             Format::MXFP4 => isa::vectorize(level, quantized::Run::<f::MXFP4>::new(self)),
+            Format::IQ4_XS => isa::vectorize(level, quantized::Run::<c::IQ4_XS>::new(self)),
+            Format::IQ3_S | Format::IQ3_XXS | Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS | Format::IQ1_S | Format::IQ1_M => {
+                isa::vectorize(level, quantized::Run::<c::RowByRow>::new(self));
+            }
+            Format::TQ1_0 | Format::TQ2_0 => isa::vectorize(level, quantized::Run::<c::RowByRow>::new(self)),
         }
     }
 }

@@ -16,6 +16,7 @@
 
 use super::inputs::{Flat, Inputs, Wide};
 use super::{FEW, Work};
+use crate::Format;
 use crate::isa::{Isa, Op, Outlined, Rows, Tiled};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -49,6 +50,8 @@ pub(super) enum Second {
     Bias4,
     /// The same, codes are 32 too large.
     Bias32,
+    /// Codes are signed bytes (through [`Isa::signed_codes`]): `f = d·(S - SIGNED_BIAS·N)`.
+    Signed,
 }
 
 /// A format in blocks of 256 with integer scales for sub-blocks.
@@ -92,7 +95,8 @@ pub(super) trait Quant {
     /// Whose [`Quant::micro`] is to be used: formats whose panels look alike share it.
     type Like: Quant<Act = Self::Act>;
     fn acts(inputs: &Inputs, group: usize) -> &[Self::Act];
-    fn unpack<I: Isa>(isa: I, rows: &Rows, group: usize, cols: usize, panel: &mut Panel<I>);
+    /// Unpacks 256 columns, or the `cols` that are left, of rows in `format` (which matters to those alone that stand for several).
+    fn unpack<I: Isa>(isa: I, format: Format, rows: &Rows, group: usize, cols: usize, panel: &mut Panel<I>);
     /// `acc[c][r] = fma(…)` for 256 columns, or the `cols` that are left.
     fn micro<I: Isa, const R: usize, const C: usize>(
         isa: I,
@@ -116,7 +120,7 @@ impl<Q: KFormat> Quant for K<Q> {
     }
 
     #[inline(always)]
-    fn unpack<I: Isa>(isa: I, rows: &Rows, group: usize, _cols: usize, panel: &mut Panel<I>) {
+    fn unpack<I: Isa>(isa: I, _format: Format, rows: &Rows, group: usize, _cols: usize, panel: &mut Panel<I>) {
         Q::unpack(isa, rows, group, panel);
     }
 
@@ -138,7 +142,12 @@ impl<Q: KFormat> Quant for K<Q> {
                 for c in 0..C {
                     let four = isa.splat_i(i32::from_le_bytes(x[c].q[k]));
                     for r in 0..R {
-                        dots[c][r] = isa.dot(dots[c][r], panels[r].codes[k], four);
+                        dots[c][r] = match Q::SECOND {
+                            Second::Signed => isa.dot_signed(dots[c][r], panels[r].codes[k], four),
+                            Second::Mins32 | Second::Mins16 | Second::Bias4 | Second::Bias32 => {
+                                isa.dot(dots[c][r], panels[r].codes[k], four)
+                            }
+                        };
                     }
                 }
             }
@@ -157,7 +166,7 @@ impl<Q: KFormat> Quant for K<Q> {
                     for i in 0..4 {
                         second = isa.dot_pairs(second, panel.pairs[i], isa.splat_i(x[c].pairs32[i]));
                     }
-                } else {
+                } else if Q::SECOND != Second::Signed || I::SIGNED_BIAS != 0 {
                     for i in 0..8 {
                         second = isa.dot_pairs(second, panel.pairs[i], isa.splat_i(x[c].pairs16[i]));
                     }
@@ -166,11 +175,16 @@ impl<Q: KFormat> Quant for K<Q> {
                     Second::Mins32 | Second::Mins16 => sum[c][r],
                     Second::Bias4 => isa.sub_i(sum[c][r], isa.shl::<2>(second)),
                     Second::Bias32 => isa.sub_i(sum[c][r], isa.shl::<5>(second)),
+                    Second::Signed if I::SIGNED_BIAS == 0 => sum[c][r],
+                    Second::Signed => {
+                        const { assert!(I::SIGNED_BIAS == 0 || I::SIGNED_BIAS == 128) };
+                        isa.sub_i(sum[c][r], isa.shl::<7>(second))
+                    }
                 };
                 let f = isa.mul(panel.d[0], isa.to_f32(first));
                 let f = match Q::SECOND {
                     Second::Mins32 | Second::Mins16 => isa.fnma(panel.m[0], isa.to_f32(second), f),
-                    Second::Bias4 | Second::Bias32 => f,
+                    Second::Bias4 | Second::Bias32 | Second::Signed => f,
                 };
                 acc[c][r] = isa.fma(f, isa.splat(x[c].d), acc[c][r]);
             }
@@ -191,7 +205,7 @@ impl<Q: FlatFormat> Quant for Blocks32<Q> {
     }
 
     #[inline(always)]
-    fn unpack<I: Isa>(isa: I, rows: &Rows, group: usize, cols: usize, panel: &mut Panel<I>) {
+    fn unpack<I: Isa>(isa: I, _format: Format, rows: &Rows, group: usize, cols: usize, panel: &mut Panel<I>) {
         for at in 0..(cols / 32).min(8) {
             Q::unpack(isa, rows, group * 8 + at, at, panel);
         }
@@ -233,17 +247,6 @@ fn block_sums<I: Isa, Q: FlatFormat, const R: usize, const C: usize>(
     block: usize,
 ) -> [[I::I; R]; C] {
     let mut sum = [[isa.splat_i(0); R]; C];
-    if let Codes::Signed = Q::CODES {
-        for step in 0..8 {
-            for c in 0..C {
-                let four = isa.splat_i(i32::from_le_bytes(x[c].q[block * 8 + step]));
-                for r in 0..R {
-                    sum[c][r] = isa.dot_signed(sum[c][r], panels[r].codes[block * 8 + step], four);
-                }
-            }
-        }
-        return sum;
-    }
     let steps = if I::NARROW { Q::FLUSH } else { 8 };
     for part in 0..8 / steps {
         let mut dots = [[isa.acc_zero(); R]; C];
@@ -252,7 +255,10 @@ fn block_sums<I: Isa, Q: FlatFormat, const R: usize, const C: usize>(
             for c in 0..C {
                 let four = isa.splat_i(i32::from_le_bytes(x[c].q[k]));
                 for r in 0..R {
-                    dots[c][r] = isa.dot(dots[c][r], panels[r].codes[k], four);
+                    dots[c][r] = match Q::CODES {
+                        Codes::Signed => isa.dot_signed(dots[c][r], panels[r].codes[k], four),
+                        Codes::Biased(_) | Codes::Min => isa.dot(dots[c][r], panels[r].codes[k], four),
+                    };
                 }
             }
         }
@@ -380,7 +386,7 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
             }
             for group in 0..cols.div_ceil(256) {
                 for (strip, panel) in strips.iter().zip(&mut panels) {
-                    Q::unpack(isa, &strip.rows, group, cols - group * 256, panel);
+                    Q::unpack(isa, work.weight.format, &strip.rows, group, cols - group * 256, panel);
                 }
                 let acts = Q::acts(work.inputs, group);
                 isa.outline(Group::<I, Q::Like, R, C> {

@@ -159,7 +159,7 @@ mod tests {
     fn every_format_is_near_exact_arithmetic() {
         // The error left is that of int8 activations: 1/127 of the absmax in steps, some 3.5 sigma: about 0.7 % of the result's deviation.
         let (rows, cols, tokens) = (24, 512, 3);
-        for format in Format::ALL {
+        for format in Format::ALL.into_iter().filter(|f| f.can_quantize()) {
             let mut bytes = vec![0; rows * format.row_bytes(cols).unwrap()];
             quantize(format, &normal(1, rows * cols), None, &mut bytes);
             let (mut w, x, mut out) = (vec![0.0; rows * cols], normal(2, tokens * cols), vec![0.0; tokens * rows]);
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn one_bad_input_spoils_its_token_alone() {
         let (rows, cols) = (4, 256);
-        for format in Format::ALL {
+        for format in Format::ALL.into_iter().filter(|f| f.can_quantize()) {
             let mut bytes = vec![0; rows * format.row_bytes(cols).unwrap()];
             quantize(format, &normal(3, rows * cols), None, &mut bytes);
             let mut x = normal(4, 2 * cols);
