@@ -29,17 +29,7 @@ fn weights(format: Format, rows: usize, cols: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Seconds: of this thread on a CPU where one thread works and Linux tells (a busy machine disturbs less), of the wall otherwise.
-fn now(start: Instant, threads: usize) -> f64 {
-    let on_cpu = std::fs::read_to_string("/proc/thread-self/schedstat").ok().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
-    match on_cpu {
-        Some(nanoseconds) if threads == 1 => nanoseconds / 1e9,
-        Some(_) | None => start.elapsed().as_secs_f64(),
-    }
-}
-
 fn main() {
-    let epoch = Instant::now();
     let chosen: Vec<String> = std::env::args().skip(1).collect();
     let Ok(level) = Level::from_env() else { return println!("HOB_LEVEL names no level of this machine") };
     let pool = Pool::new(number("THREADS", 1));
@@ -50,19 +40,6 @@ fn main() {
         let Some(row_bytes) = format.row_bytes(cols) else { continue };
         let all_rows = (number("MB", 512) << 20) / row_bytes;
         let Some(bytes) = weights(format, all_rows, cols) else { continue };
-        let mut read = f64::INFINITY;
-        for _ in 0..number("RUNS", 7) {
-            let start = now(epoch, 1);
-            let mut sums = [0u64; 16];
-            for line in bytes.chunks_exact(128) {
-                for (sum, eight) in sums.iter_mut().zip(line.chunks_exact(8)) {
-                    *sum ^= u64::from_le_bytes(eight.try_into().unwrap_or_default());
-                }
-            }
-            std::hint::black_box(sums);
-            read = read.min(now(epoch, 1) - start);
-        }
-        println!("{:>5} only read, 1 thread: {:.2} GB/s", format.name(), bytes.len() as f64 / read / 1e9);
         for &tokens in &tokens {
             let rows = if tokens > 16 { number("ROWS", 4096).min(all_rows) } else { all_rows };
             let Some(weight) = Matrix::new(format, rows, cols, &bytes[..rows * row_bytes]) else { continue };
@@ -71,12 +48,12 @@ fn main() {
             let mut inputs = Inputs::new();
             let (mut best, mut set) = (f64::INFINITY, f64::INFINITY);
             for _ in 0..number("RUNS", 7) {
-                let start = now(epoch, pool.threads());
+                let start = Instant::now();
                 inputs.set(cpu, &x, cols, [format].into_iter());
-                set = set.min(now(epoch, pool.threads()) - start);
-                let start = now(epoch, pool.threads());
+                set = set.min(start.elapsed().as_secs_f64());
+                let start = Instant::now();
                 matmul(cpu, &inputs, &mut [Product { weight, out: &mut out }]);
-                best = best.min(now(epoch, pool.threads()) - start);
+                best = best.min(start.elapsed().as_secs_f64());
             }
             let gb = weight.bytes().len() as f64 / best / 1e9;
             let gmac = (tokens * rows * cols) as f64 / best / 1e9;
