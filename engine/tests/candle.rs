@@ -37,7 +37,7 @@ fn plain(name: &str) -> Gguf {
 }
 
 fn cache(model: &dyn Run, kv: KvType) -> Cache {
-    model.cache(&CacheOptions { capacity: 64, k: kv, v: kv }).unwrap()
+    model.cache(&CacheOptions { capacity: 64, k: kv, v: kv, batch: 64 }).unwrap()
 }
 
 fn entries(tokens: &[u32], sequence: u32, first: usize) -> Vec<Entry> {
@@ -146,4 +146,29 @@ fn a_gpu_that_is_not_there_is_an_error_by_name() {
         let error = load(&gguf, &options).err().expect("no machine has a hundred").to_string();
         assert!(error.contains(&device.to_string()), "{error}");
     }
+}
+
+#[test]
+fn a_layer_with_a_window_lets_go_of_what_is_not_seen_again() {
+    let gguf = plain("gemma2"); // a window of 8
+    let tokens: Vec<u32> = (0..60).map(|i| TOKENS[i % TOKENS.len()]).collect();
+    let go = |device| {
+        let model = on(device, &gguf);
+        let mut cache = model.cache(&CacheOptions { capacity: 64, k: KvType::F32, v: KvType::F32, batch: 5 }).unwrap();
+        let first: Vec<f32> = tokens[..48].chunks(5).flat_map(|part| feed(&*model, &mut cache, part)).collect();
+        let checkpoint = cache.checkpoint().unwrap();
+        let second: Vec<f32> = tokens[48..].chunks(3).flat_map(|part| feed(&*model, &mut cache, part)).collect();
+        cache.restore(&checkpoint).unwrap();
+        let again: Vec<f32> = tokens[48..].chunks(5).flat_map(|part| feed(&*model, &mut cache, part)).collect();
+        assert!(error(&again, &second) < 1e-9);
+        if device != Device::Cpu {
+            // The CPU's caches let go of 64 positions at a time.
+            assert!(cache.truncate(2).unwrap_err().to_string().contains("let go"));
+        }
+        cache.truncate(0).unwrap();
+        let anew = feed(&*model, &mut cache, &tokens[..5]);
+        assert!(error(&anew, &first[..anew.len()]) < 1e-9);
+        [first, second].concat()
+    };
+    assert!(error(&go(device()), &go(Device::Cpu)) < 1e-9);
 }

@@ -1,19 +1,23 @@
 //! Keys and values on a candle device, and attention over them.
 //!
-//! Keys lie as `[kv_heads, capacity, key_dim]`, values as `[kv_heads, capacity, value_dim]`, so that what a head has seen is one
-//! piece. Scores are computed in f32 whatever the cache holds; query heads that share a head of the cache are rows of one product.
+//! Keys lie as `[kv_heads, room, key_dim]`, values as `[kv_heads, room, value_dim]`, so that what a head has seen is one
+//! piece. A layer that looks back through a window has room for that and some steps: when it is full, what is still seen moves to
+//! the front. Scores are computed in f32 whatever the cache holds; query heads that share a head of the cache are rows of one product.
 
 use super::{CandleBackend, Done, MASKED, Run, Step, capped, refused};
-use crate::backend::{Attend, Qkv};
+use crate::backend::{Attend, Qkv, Window};
 use crate::cache::{KvType, LayerState, Rewind, Sequence, StateSpec};
 use crate::error::Result;
-use candle_core::{DType, Device, Tensor as Array};
+use candle_core::{D, DType, Device, Tensor as Array};
 use candle_nn::ops::softmax_last_dim;
 
 /// Keys and values of one layer and sequence.
 pub struct State {
     k: Array,
     v: Array,
+    /// The position that lies first.
+    start: usize,
+    window: Window,
 }
 
 /// The type of a cache's numbers.
@@ -25,25 +29,51 @@ fn kind(kv: KvType) -> DType {
 }
 
 impl State {
-    /// Room for `capacity` positions.
+    /// Room for `capacity` positions, or for those that a window needs.
     pub(super) fn new(spec: &StateSpec, capacity: usize, device: &Device) -> Result<State> {
         match *spec {
-            StateSpec::KeyValue { heads, key_dim, value_dim, k, v } => {
-                let room = |kv, dim| Array::zeros((heads, capacity, dim), kind(kv), device).map_err(|e| refused("KV cache", e));
-                Ok(State { k: room(k, key_dim)?, v: room(v, value_dim)? })
+            StateSpec::KeyValue { heads, key_dim, value_dim, k, v, window, batch } => {
+                // Twice the window: what moves to the front moves once for every window of tokens.
+                let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch.max(reach)).min(capacity));
+                let room = |kv, dim| Array::zeros((heads, keep, dim), kind(kv), device).map_err(|e| refused("KV cache", e));
+                Ok(State { k: room(k, key_dim)?, v: room(v, value_dim)?, start: 0, window })
             }
         }
+    }
+
+    /// Makes room for a run, and forgets what no query will see again if that is what it takes.
+    fn make_room(&mut self, run: Run) -> Done {
+        if run.position < self.start {
+            self.start = 0;
+        }
+        if run.position + run.tokens - self.start <= self.k.dim(1)? {
+            return Ok(());
+        }
+        let first = self.window.first(run.position).max(self.start);
+        let held = run.position - first;
+        for store in [&self.k, &self.v] {
+            if held > 0 {
+                store.slice_set(&store.narrow(1, first - self.start, held)?.force_contiguous()?, 1, 0)?;
+            }
+        }
+        self.start = first;
+        Ok(())
     }
 }
 
 impl LayerState for State {
     fn rewind(&self) -> Rewind {
-        Rewind::Free
+        match (self.start, self.window) {
+            (_, Window::None) => Rewind::Free,
+            (0, Window::Sliding(_) | Window::Chunked(_)) => Rewind::Since(0),
+            (start, Window::Sliding(n)) => Rewind::Since(start + n - 1),
+            (start, Window::Chunked(n)) => Rewind::Since(start.next_multiple_of(n)),
+        }
     }
 
     fn copy(&self, _: usize) -> Result<State> {
         let copy = |array: &Array| array.copy().map_err(|e| refused("KV cache", e));
-        Ok(State { k: copy(&self.k)?, v: copy(&self.v)? })
+        Ok(State { k: copy(&self.k)?, v: copy(&self.v)?, start: self.start, window: self.window })
     }
 
     fn bytes(&self) -> u64 {
@@ -52,27 +82,30 @@ impl LayerState for State {
     }
 }
 
-/// Appends keys and values of every run, then attends.
+/// Appends keys and values of every run, if any are given, then attends.
 pub(super) fn attend(
     step: &mut Step,
-    attend: &Attend,
+    attend: &Attend<CandleBackend>,
     qkv: Qkv<'_, CandleBackend>,
     sequences: &mut [&mut Sequence<CandleBackend>],
     slot: usize,
     device: &Device,
 ) -> Done<Array> {
-    let (q, k, v) = (qkv.q.get()?, qkv.k.get()?, qkv.v.get()?);
+    let q = qkv.q.get()?;
     let mut outs = Vec::with_capacity(step.runs.len());
     for index in 0..step.runs.len() {
         let run = step.runs[index];
-        let state = &sequences[run.sequence].states[slot];
-        append(&state.k, k, run)?;
-        append(&state.v, v, run)?;
+        let state = &mut sequences[run.sequence].states[slot];
+        if let Some((k, v)) = qkv.kv {
+            state.make_room(run)?;
+            append(&state.k, k.get()?, run, state.start)?;
+            append(&state.v, v.get()?, run, state.start)?;
+        }
         // Positions that a window hides from the whole run are left out.
-        let first = attend.window.map_or(0, |window| (run.position + 1).saturating_sub(window));
-        let seen = run.position + run.tokens - first;
-        let mask = if run.tokens == 1 { None } else { Some(mask(step, index, attend.window, first, device)?) };
-        outs.push(one_run(attend, &q.narrow(0, run.first, run.tokens)?, state, (first, seen), mask.as_ref())?);
+        let first = attend.window.first(run.position);
+        let seen = first - state.start..run.position + run.tokens - state.start;
+        let mask = if run.tokens == 1 { None } else { Some(mask(step, index, attend.window, device)?) };
+        outs.push(one_run(attend, &q.narrow(0, run.first, run.tokens)?, state, seen, mask.as_ref())?);
     }
     match outs.as_slice() {
         [one] => Ok(one.clone()),
@@ -81,47 +114,62 @@ pub(super) fn attend(
 }
 
 /// Writes a run's rows of x `[tokens, kv_heads · dim]` behind what the store holds.
-fn append(store: &Array, x: &Array, run: Run) -> Done {
+fn append(store: &Array, x: &Array, run: Run, start: usize) -> Done {
     let (heads, _, dim) = store.dims3()?;
     let rows = x.narrow(0, run.first, run.tokens)?.reshape((run.tokens, heads, dim))?;
     let rows = rows.transpose(0, 1)?.contiguous()?.to_dtype(store.dtype())?;
-    store.slice_set(&rows, 1, run.position)
+    store.slice_set(&rows, 1, run.position - start)
 }
 
-/// Queries `[tokens, heads · key_dim]` over positions `first .. first + seen`: `[tokens, heads · value_dim]`.
-fn one_run(attend: &Attend, q: &Array, state: &State, (first, seen): (usize, usize), mask: Option<&Array>) -> Done<Array> {
-    let tokens = q.dim(0)?;
+/// Queries `[tokens, heads · key_dim]` over these places of the store: `[tokens, heads · value_dim]`.
+fn one_run(
+    attend: &Attend<CandleBackend>,
+    q: &Array,
+    state: &State,
+    places: std::ops::Range<usize>,
+    mask: Option<&Array>,
+) -> Done<Array> {
+    let (tokens, heads, seen) = (q.dim(0)?, attend.heads, places.len());
     let (kv_heads, _, key_dim) = state.k.dims3()?;
     let value_dim = state.v.dim(2)?;
-    let group = attend.heads / kv_heads;
+    let group = heads / kv_heads;
     let q = q.affine(f64::from(attend.scale), 0.0)?.reshape((tokens, kv_heads, group, key_dim))?;
     let q = q.permute((1, 2, 0, 3))?.contiguous()?.reshape((kv_heads, group * tokens, key_dim))?;
-    let k = state.k.narrow(1, first, seen)?.to_dtype(DType::F32)?;
-    let v = state.v.narrow(1, first, seen)?.to_dtype(DType::F32)?;
-    let mut scores = q.matmul(&k.t()?)?;
+    let k = state.k.narrow(1, places.start, seen)?.to_dtype(DType::F32)?;
+    let v = state.v.narrow(1, places.start, seen)?.to_dtype(DType::F32)?;
+    let mut scores = q.matmul(&k.t()?)?.reshape((heads, tokens, seen))?;
     if let Some(cap) = attend.softcap {
         scores = capped(&scores, cap)?;
     }
     if let Some(mask) = mask {
-        scores = scores.reshape((kv_heads * group, tokens, seen))?.broadcast_add(mask)?.reshape((kv_heads, group * tokens, seen))?;
+        scores = scores.broadcast_add(mask)?;
     }
-    let mixed = softmax_last_dim(&scores)?.matmul(&v)?.reshape((kv_heads, group, tokens, value_dim))?;
-    mixed.permute((2, 0, 1, 3))?.reshape((tokens, attend.heads * value_dim))
+    let shares = match &attend.sinks {
+        None => softmax_last_dim(&scores)?,
+        Some(sinks) => {
+            let sinks = sinks.reshape((heads, 1, 1))?.broadcast_as((heads, tokens, 1))?.contiguous()?;
+            softmax_last_dim(&Array::cat(&[&scores, &sinks], D::Minus1)?)?.narrow(D::Minus1, 0, seen)?.contiguous()?
+        }
+    };
+    let mixed = shares.reshape((kv_heads, group * tokens, seen))?.matmul(&v)?;
+    mixed.reshape((heads, tokens, value_dim))?.transpose(0, 1)?.reshape((tokens, heads * value_dim))
 }
 
 /// `[tokens, seen]`: 0 where a query of run `index` sees the position, [`MASKED`] where not. The layers of a step share it.
-fn mask(step: &mut Step, index: usize, window: Option<usize>, first: usize, device: &Device) -> Done<Array> {
+fn mask(step: &mut Step, index: usize, window: Window, device: &Device) -> Done<Array> {
     if let Some((_, mask)) = step.masks.iter().find(|(key, _)| *key == (index, window)) {
         return Ok(mask.clone());
     }
     let Run { tokens, position, .. } = step.runs[index];
     let end = position + tokens;
-    let queries = Array::arange(position as f32, end as f32, device)?.unsqueeze(1)?;
-    let keys = Array::arange(first as f32, end as f32, device)?.unsqueeze(0)?;
-    let mut seen = keys.broadcast_le(&queries)?.to_dtype(DType::F32)?;
-    if let Some(window) = window {
-        let recent = queries.broadcast_sub(&keys)?.lt(window as f64)?.to_dtype(DType::F32)?;
-        seen = seen.mul(&recent)?;
+    let column = |of: &dyn Fn(usize) -> usize| {
+        let places: Vec<f32> = (position..end).map(|p| of(p) as f32).collect();
+        Array::from_vec(places, (tokens, 1), device)
+    };
+    let keys = Array::arange(window.first(position) as f32, end as f32, device)?.unsqueeze(0)?;
+    let mut seen = keys.broadcast_le(&column(&|p| p)?)?.to_dtype(DType::F32)?;
+    if window != Window::None {
+        seen = seen.mul(&keys.broadcast_ge(&column(&|p| window.first(p))?)?.to_dtype(DType::F32)?)?;
     }
     let mask = seen.affine(-MASKED, MASKED)?;
     step.masks.push(((index, window), mask.clone()));

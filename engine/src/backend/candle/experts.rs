@@ -5,8 +5,8 @@
 //! experts / k times the work, but all of it large products, and nothing waits for the host.
 
 use super::weight::Weight;
-use super::{CandleBackend, Choice, Done, MASKED, activated};
-use crate::backend::ExpertWeights;
+use super::{CandleBackend, Choice, Done, MASKED, gated};
+use crate::backend::{ExpertWeights, Weighed};
 use crate::batch::Canceller;
 use candle_core::{D, Tensor as Array};
 use candle_nn::ops::{sigmoid, softmax_last_dim};
@@ -63,8 +63,12 @@ fn limited(scores: &Array, limit: &GroupLimit) -> Done<Array> {
 /// `[tokens, width]`: what the chosen experts make of x `[tokens, width]`, weighted.
 pub(super) fn mixed(x: &Array, choice: &Choice, experts: &ExpertWeights<CandleBackend>, stop: &Canceller) -> Done<Array> {
     let (tokens, k) = choice.ids.dims2()?;
+    let weights = match &experts.scale {
+        Some(scale) => choice.weights.mul(&scale.index_select(&choice.ids.flatten_all()?, 0)?.reshape((tokens, k))?)?,
+        None => choice.weights.clone(),
+    };
     if tokens * k > experts.count {
-        return all(x, choice, experts, stop);
+        return all(x, &choice.ids, &weights, experts, stop);
     }
     let largest = experts.ff * x.dim(D::Minus1)? * size_of::<f32>();
     let at_once = (PICKED / (k * largest).max(1)).max(1);
@@ -72,7 +76,7 @@ pub(super) fn mixed(x: &Array, choice: &Choice, experts: &ExpertWeights<CandleBa
     for first in (0..tokens).step_by(at_once) {
         let n = at_once.min(tokens - first);
         let part = |array: &Array| array.narrow(0, first, n);
-        parts.push(picked(&part(x)?, &part(&choice.ids)?, &part(&choice.weights)?, experts)?);
+        parts.push(picked(&part(x)?, &part(&choice.ids)?, &part(&weights)?, experts)?);
     }
     match parts.as_slice() {
         [one] => Ok(one.clone()),
@@ -80,35 +84,78 @@ pub(super) fn mixed(x: &Array, choice: &Choice, experts: &ExpertWeights<CandleBa
     }
 }
 
-/// `down(activation(gate(x)) · up(x))`, each a product of its input and some rows of a stack.
-fn glu(x: &Array, experts: &ExpertWeights<CandleBackend>, times: impl Fn(&Array, &Weight, Range<usize>) -> Done<Array>) -> Done<Array> {
-    let ff = experts.ff;
-    let gate = activated(experts.activation, &times(x, &experts.gate, 0..ff)?)?;
-    let up = match &experts.up {
-        Some(up) => times(x, up, 0..ff)?,
-        None => times(x, &experts.gate, ff..2 * ff)?,
-    };
-    times(&gate.mul(&up)?, &experts.down, 0..x.dim(D::Minus1)?)
-}
-
 /// Each token with its own experts' matrices.
 fn picked(x: &Array, ids: &Array, weights: &Array, experts: &ExpertWeights<CandleBackend>) -> Done<Array> {
     let (tokens, k) = ids.dims2()?;
     let width = x.dim(1)?;
-    let ids = ids.flatten_all()?;
-    let x = x.unsqueeze(1)?.broadcast_as((tokens, k, width))?.reshape((tokens * k, 1, width))?;
-    let y = glu(&x, experts, |x, stack, rows| x.matmul(&stack.picked(&ids, experts.count, rows)?.t()?))?;
-    let y = y.reshape((tokens, k, width))?;
-    y.broadcast_mul(&weights.unsqueeze(2)?)?.sum(1)
+    let x = x.unsqueeze(1)?.broadcast_as((tokens, k, width))?;
+    let weights = weights.unsqueeze(2)?;
+    let (x, weights) = match experts.weighed {
+        Weighed::Output => (x.contiguous()?, Some(weights)),
+        Weighed::Input => (x.broadcast_mul(&weights)?, None),
+    };
+    let y = glu(&x.reshape((tokens * k, 1, width))?, experts, &Who::Each(ids.flatten_all()?))?.reshape((tokens, k, width))?;
+    match weights {
+        Some(weights) => y.broadcast_mul(&weights)?.sum(1),
+        None => y.sum(1),
+    }
 }
 
 /// Every expert with all tokens.
-fn all(x: &Array, choice: &Choice, experts: &ExpertWeights<CandleBackend>, stop: &Canceller) -> Done<Array> {
-    let share = Array::zeros((x.dim(0)?, experts.count), x.dtype(), x.device())?.scatter_add(&choice.ids, &choice.weights, 1)?;
+fn all(x: &Array, ids: &Array, weights: &Array, experts: &ExpertWeights<CandleBackend>, stop: &Canceller) -> Done<Array> {
+    let spread = |values: &Array| Array::zeros((x.dim(0)?, experts.count), x.dtype(), x.device())?.scatter_add(ids, values, 1);
+    let shares = spread(weights)?;
+    let chosen = match experts.weighed {
+        Weighed::Output => None,
+        Weighed::Input => Some(spread(&weights.ones_like()?)?),
+    };
     let mut sum = x.zeros_like()?;
     for e in (0..experts.count).take_while(|_| !stop.is_cancelled()) {
-        let y = glu(x, experts, |x, stack, rows| x.matmul(&stack.one(e, experts.count, rows)?.t()?))?;
-        sum = sum.add(&y.broadcast_mul(&share.narrow(1, e, 1)?)?)?;
+        let share = shares.narrow(1, e, 1)?;
+        let y = match &chosen {
+            None => glu(x, experts, &Who::One(e))?.broadcast_mul(&share)?,
+            Some(chosen) => glu(&x.broadcast_mul(&share)?, experts, &Who::One(e))?.broadcast_mul(&chosen.narrow(1, e, 1)?)?,
+        };
+        sum = sum.add(&y)?;
     }
     Ok(sum)
+}
+
+/// Whose matrices a product takes.
+enum Who {
+    /// One expert's for all rows of `x [tokens, width]`.
+    One(usize),
+    /// Those of the expert of each row of `x [rows, 1, width]`.
+    Each(Array),
+}
+
+impl Who {
+    /// `x` times the transpose of these rows of the experts' matrices, plus their biases.
+    fn linear(&self, x: &Array, stack: &Weight, rows: Range<usize>, bias: Option<&Array>, count: usize) -> Done<Array> {
+        let len = rows.len();
+        let (y, bias) = match self {
+            Who::One(e) => {
+                let bias = bias.map(|bias| bias.narrow(0, e * len, len)).transpose()?;
+                (x.matmul(&stack.one(*e, count, rows)?.t()?)?, bias)
+            }
+            Who::Each(ids) => {
+                let bias = bias.map(|bias| bias.reshape((count, len))?.index_select(ids, 0)?.unsqueeze(1)).transpose()?;
+                (x.matmul(&stack.picked(ids, count, rows)?.t()?)?, bias)
+            }
+        };
+        match bias {
+            Some(bias) => y.broadcast_add(&bias),
+            None => Ok(y),
+        }
+    }
+}
+
+/// `down(activation(gate(x)) · up(x))`
+fn glu(x: &Array, experts: &ExpertWeights<CandleBackend>, who: &Who) -> Done<Array> {
+    let (ff, count) = (experts.ff, experts.count);
+    let (second, first_row) = experts.up.as_ref().map_or((&experts.gate, ff), |up| (up, 0));
+    let gate = who.linear(x, &experts.gate, 0..ff, experts.gate_bias.as_ref(), count)?;
+    let up = who.linear(x, second, first_row..first_row + ff, experts.up_bias.as_ref(), count)?;
+    let hidden = gated(experts.activation, &gate, &up)?;
+    who.linear(&hidden, &experts.down, 0..x.dim(D::Minus1)?, experts.down_bias.as_ref(), count)
 }

@@ -12,7 +12,7 @@ pub(crate) mod device;
 mod experts;
 mod weight;
 
-use crate::backend::{Attend, Backend, ExpertWeights, Linear, Product, Qkv, Stored};
+use crate::backend::{Attend, Backend, ExpertWeights, Linear, Product, Qkv, Stored, Window};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
 use crate::block::rope::{Pairing, Rope};
@@ -102,19 +102,20 @@ pub struct Step {
     runs: Vec<Run>,
     angles: Vec<Angles>,
     /// What was masked how in this step, by run and window.
-    masks: Vec<((usize, Option<usize>), Array)>,
+    masks: Vec<((usize, Window), Array)>,
     choice: Option<Choice>,
-    failed: Option<candle_core::Error>,
+    /// The first verb that failed, and how.
+    failed: Option<(&'static str, candle_core::Error)>,
 }
 
 impl Step {
     /// Does a verb's work, unless one before it failed.
-    fn attempt(&mut self, work: impl FnOnce(&mut Step) -> Done) {
+    fn attempt(&mut self, verb: &'static str, work: impl FnOnce(&mut Step) -> Done) {
         if self.failed.is_some() {
             return;
         }
         if let Err(error) = work(self) {
-            self.failed = Some(error);
+            self.failed = Some((verb, error));
         }
     }
 }
@@ -127,6 +128,23 @@ fn activated(activation: Activation, x: &Array) -> Done<Array> {
         Activation::Gelu => x.gelu_erf(),
         Activation::Relu => x.relu(),
         Activation::ReluSquared => x.relu()?.sqr(),
+        Activation::SwigluOai => {
+            let x = x.minimum(OAI_LIMIT)?;
+            x.mul(&ops::sigmoid(&x.affine(OAI_ALPHA, 0.0)?)?)
+        }
+    }
+}
+
+/// Steepness of gpt-oss's gate, and the bound of its inputs, as [`hob_kernels::naive::ops::activation`] has them.
+const OAI_ALPHA: f64 = 1.702;
+const OAI_LIMIT: f64 = 7.0;
+
+/// `activation(gate) · up`
+fn gated(activation: Activation, gate: &Array, up: &Array) -> Done<Array> {
+    let gate = activated(activation, gate)?;
+    match activation {
+        Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Relu | Activation::ReluSquared => gate.mul(up),
+        Activation::SwigluOai => gate.mul(&up.clamp(-OAI_LIMIT, OAI_LIMIT)?.affine(1.0, 1.0)?),
     }
 }
 
@@ -160,7 +178,7 @@ fn rotated(x: &Array, head_dim: usize, angles: &Angles) -> Done<Array> {
         turn(&heads)?
     } else {
         let rest = heads.narrow(D::Minus1, rotary, head_dim - rotary)?;
-        Array::cat(&[&turn(&heads.narrow(D::Minus1, 0, rotary)?.contiguous()?)?, &rest], D::Minus1)?
+        Array::cat(&[&turn(&heads.narrow(D::Minus1, 0, rotary)?.contiguous()?)?, &rest.contiguous()?], D::Minus1)?
     };
     turned.reshape((tokens, width))
 }
@@ -218,11 +236,11 @@ impl Backend for CandleBackend {
 
     fn begin(&self, step: &mut Step, batch: &[Entry], ropes: &[Rope], stop: &Canceller) {
         *step = Step { stop: stop.clone(), ..Step::default() };
-        step.attempt(|step| self.start(step, batch, ropes));
+        step.attempt("begin", |step| self.start(step, batch, ropes));
     }
 
     fn embed(&self, step: &mut Step, table: &Weight, scale: f32, out: &mut Tensor) {
-        step.attempt(|step| {
+        step.attempt("embed", |step| {
             let Some(ids) = &step.ids else { return Ok(()) };
             let rows = table.rows(ids)?;
             out.put(if scale == 1.0 { rows } else { rows.affine(f64::from(scale), 0.0)? });
@@ -231,21 +249,21 @@ impl Backend for CandleBackend {
     }
 
     fn norm(&self, step: &mut Step, x: &Tensor, norm: &Norm<Self>, out: &mut Tensor) {
-        step.attempt(|_| {
+        step.attempt("norm", |_| {
             out.put(normalised(x.get()?, norm)?);
             Ok(())
         });
     }
 
     fn norm_in_place(&self, step: &mut Step, x: &mut Tensor, norm: &Norm<Self>) {
-        step.attempt(|_| {
+        step.attempt("norm_in_place", |_| {
             x.put(normalised(x.get()?, norm)?);
             Ok(())
         });
     }
 
     fn linear(&self, step: &mut Step, x: &Tensor, products: &mut [Product<'_, Self>]) {
-        step.attempt(|_| {
+        step.attempt("linear", |_| {
             for (Linear { weight, bias }, out) in products {
                 let y = weight.apply(x.get()?)?;
                 out.put(match bias {
@@ -258,7 +276,7 @@ impl Backend for CandleBackend {
     }
 
     fn rotate(&self, step: &mut Step, x: &mut Tensor, head_dim: usize, rope: usize) {
-        step.attempt(|step| {
+        step.attempt("rotate", |step| {
             x.put(rotated(x.get()?, head_dim, &step.angles[rope])?);
             Ok(())
         });
@@ -267,41 +285,41 @@ impl Backend for CandleBackend {
     fn attend(
         &self,
         step: &mut Step,
-        attend: &Attend,
+        attend: &Attend<Self>,
         qkv: Qkv<'_, Self>,
         sequences: &mut [&mut Sequence<Self>],
         slot: usize,
         out: &mut Tensor,
     ) {
-        step.attempt(|step| {
+        step.attempt("attend", |step| {
             out.put(attention::attend(step, attend, qkv, sequences, slot, &self.device)?);
             Ok(())
         });
     }
 
     fn glu(&self, step: &mut Step, activation: Activation, gate: &mut Tensor, up: &Tensor) {
-        step.attempt(|_| {
-            gate.put(activated(activation, gate.get()?)?.mul(up.get()?)?);
+        step.attempt("glu", |_| {
+            gate.put(gated(activation, gate.get()?, up.get()?)?);
             Ok(())
         });
     }
 
     fn activate(&self, step: &mut Step, activation: Activation, x: &mut Tensor) {
-        step.attempt(|_| {
+        step.attempt("activate", |_| {
             x.put(activated(activation, x.get()?)?);
             Ok(())
         });
     }
 
     fn route(&self, step: &mut Step, logits: &Tensor, router: &Router, bias: Option<&Array>) {
-        step.attempt(|step| {
+        step.attempt("route", |step| {
             step.choice = Some(experts::choose(logits.get()?, router, bias)?);
             Ok(())
         });
     }
 
     fn experts(&self, step: &mut Step, x: &Tensor, experts: &ExpertWeights<Self>, out: &mut Tensor) {
-        step.attempt(|step| {
+        step.attempt("experts", |step| {
             let Some(choice) = &step.choice else { return Ok(()) };
             out.put(experts::mixed(x.get()?, choice, experts, &step.stop)?);
             Ok(())
@@ -309,7 +327,7 @@ impl Backend for CandleBackend {
     }
 
     fn gate(&self, step: &mut Step, x: &mut Tensor, gate: &Tensor) {
-        step.attempt(|_| {
+        step.attempt("gate", |_| {
             x.put(x.get()?.broadcast_mul(&ops::sigmoid(gate.get()?)?)?);
             Ok(())
         });
@@ -317,35 +335,35 @@ impl Backend for CandleBackend {
 
     fn copy(&self, step: &mut Step, x: &Tensor, out: &mut Tensor) {
         // No verb changes an array that another tensor holds, so both may hold the same one.
-        step.attempt(|_| {
+        step.attempt("copy", |_| {
             out.put(x.get()?.clone());
             Ok(())
         });
     }
 
     fn add(&self, step: &mut Step, x: &mut Tensor, y: &Tensor) {
-        step.attempt(|_| {
+        step.attempt("add", |_| {
             x.put(x.get()?.add(y.get()?)?);
             Ok(())
         });
     }
 
     fn scale(&self, step: &mut Step, x: &mut Tensor, factor: f32) {
-        step.attempt(|_| {
+        step.attempt("scale", |_| {
             x.put(x.get()?.affine(f64::from(factor), 0.0)?);
             Ok(())
         });
     }
 
     fn softcap(&self, step: &mut Step, x: &mut Tensor, cap: f32) {
-        step.attempt(|_| {
+        step.attempt("softcap", |_| {
             x.put(capped(x.get()?, cap)?);
             Ok(())
         });
     }
 
     fn wanted(&self, step: &mut Step, x: &Tensor, out: &mut Tensor) {
-        step.attempt(|step| {
+        step.attempt("wanted", |step| {
             out.put(match &step.wanted {
                 Some(rows) => x.get()?.index_select(rows, 0)?,
                 None => x.get()?.clone(),
@@ -356,14 +374,14 @@ impl Backend for CandleBackend {
 
     fn end(&self, step: &mut Step) -> Result<()> {
         match step.failed.take() {
-            Some(error) => Err(refused("device", error)),
+            Some((verb, error)) => Err(refused(&format!("candle, at `{verb}`"), error)),
             None => Ok(()),
         }
     }
 
     fn read(&self, _: &mut Step, x: &Tensor, out: &mut Vec<f32>) -> Result<()> {
         let values = x.get().and_then(|x| x.flatten_all()?.to_dtype(DType::F32)?.to_vec1());
-        *out = values.map_err(|e| refused("device", e))?;
+        *out = values.map_err(|e| refused("candle, at `read`", e))?;
         Ok(())
     }
 }
