@@ -14,7 +14,8 @@ use candle_nn::ops::softmax_last_dim;
 /// Keys and values of one layer and sequence.
 pub struct State {
     k: Array,
-    v: Array,
+    /// `None` where values are the first channels of the keys.
+    v: Option<Array>,
     /// The position that lies first.
     start: usize,
     window: Window,
@@ -36,7 +37,11 @@ impl State {
                 // Twice the window: what moves to the front moves once for every window of tokens.
                 let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch.max(reach)).min(capacity));
                 let room = |kv, dim| Array::zeros((heads, keep, dim), kind(kv), device).map_err(|e| refused("KV cache", e));
-                Ok(State { k: room(k, key_dim)?, v: room(v, value_dim)?, start: 0, window })
+                Ok(State { k: room(k, key_dim)?, v: Some(room(v, value_dim)?), start: 0, window })
+            }
+            StateSpec::Latent { key_dim, kind: kv, .. } => {
+                let k = Array::zeros((1, capacity, key_dim), kind(kv), device).map_err(|e| refused("KV cache", e))?;
+                Ok(State { k, v: None, start: 0, window: Window::None })
             }
         }
     }
@@ -51,7 +56,7 @@ impl State {
         }
         let first = self.window.first(run.position).max(self.start);
         let held = run.position - first;
-        for store in [&self.k, &self.v] {
+        for store in [Some(&self.k), self.v.as_ref()].into_iter().flatten() {
             if held > 0 {
                 store.slice_set(&store.narrow(1, first - self.start, held)?.force_contiguous()?, 1, 0)?;
             }
@@ -73,12 +78,12 @@ impl LayerState for State {
 
     fn copy(&self, _: usize) -> Result<State> {
         let copy = |array: &Array| array.copy().map_err(|e| refused("KV cache", e));
-        Ok(State { k: copy(&self.k)?, v: copy(&self.v)?, start: self.start, window: self.window })
+        Ok(State { k: copy(&self.k)?, v: self.v.as_ref().map(copy).transpose()?, start: self.start, window: self.window })
     }
 
     fn bytes(&self) -> u64 {
         let bytes = |array: &Array| (array.elem_count() * array.dtype().size_in_bytes()) as u64;
-        bytes(&self.k) + bytes(&self.v)
+        bytes(&self.k) + self.v.as_ref().map_or(0, bytes)
     }
 }
 
@@ -99,7 +104,9 @@ pub(super) fn attend(
         if let Some((k, v)) = qkv.kv {
             state.make_room(run)?;
             append(&state.k, k.get()?, run, state.start)?;
-            append(&state.v, v.get()?, run, state.start)?;
+            if let (Some(store), Some(v)) = (&state.v, v) {
+                append(store, v.get()?, run, state.start)?;
+            }
         }
         // Positions that a window hides from the whole run are left out.
         let first = attend.window.first(run.position);
@@ -122,21 +129,18 @@ fn append(store: &Array, x: &Array, run: Run, start: usize) -> Done {
 }
 
 /// Queries `[tokens, heads · key_dim]` over these places of the store: `[tokens, heads · value_dim]`.
-fn one_run(
-    attend: &Attend<CandleBackend>,
-    q: &Array,
-    state: &State,
-    places: std::ops::Range<usize>,
-    mask: Option<&Array>,
-) -> Done<Array> {
+fn one_run(attend: &Attend<CandleBackend>, q: &Array, state: &State, places: std::ops::Range<usize>, mask: Option<&Array>) -> Done<Array> {
     let (tokens, heads, seen) = (q.dim(0)?, attend.heads, places.len());
     let (kv_heads, _, key_dim) = state.k.dims3()?;
-    let value_dim = state.v.dim(2)?;
+    let value_dim = attend.value_dim;
     let group = heads / kv_heads;
     let q = q.affine(f64::from(attend.scale), 0.0)?.reshape((tokens, kv_heads, group, key_dim))?;
     let q = q.permute((1, 2, 0, 3))?.contiguous()?.reshape((kv_heads, group * tokens, key_dim))?;
     let k = state.k.narrow(1, places.start, seen)?.to_dtype(DType::F32)?;
-    let v = state.v.narrow(1, places.start, seen)?.to_dtype(DType::F32)?;
+    let v = match &state.v {
+        Some(v) => v.narrow(1, places.start, seen)?.to_dtype(DType::F32)?,
+        None => k.narrow(2, 0, value_dim)?.contiguous()?,
+    };
     let mut scores = q.matmul(&k.t()?)?.reshape((heads, tokens, seen))?;
     if let Some(cap) = attend.softcap {
         scores = capped(&scores, cap)?;

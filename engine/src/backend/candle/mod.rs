@@ -275,6 +275,33 @@ impl Backend for CandleBackend {
         });
     }
 
+    fn linear_by_head(&self, step: &mut Step, x: &Tensor, weight: &Weight, heads: usize, out: &mut Tensor) {
+        step.attempt("linear_by_head", |_| {
+            out.put(weight.apply_by_head(x.get()?, heads)?);
+            Ok(())
+        });
+    }
+
+    fn split(&self, step: &mut Step, x: &Tensor, heads: usize, at: usize, a: &mut Tensor, b: &mut Tensor) {
+        step.attempt("split", |_| {
+            let (tokens, width) = x.get()?.dims2()?;
+            let each = width / heads;
+            let x = x.get()?.reshape((tokens, heads, each))?;
+            a.put(x.narrow(2, 0, at)?.reshape((tokens, heads * at))?);
+            b.put(x.narrow(2, at, each - at)?.reshape((tokens, heads * (each - at)))?);
+            Ok(())
+        });
+    }
+
+    fn join(&self, step: &mut Step, a: &Tensor, b: &Tensor, heads: usize, out: &mut Tensor) {
+        step.attempt("join", |_| {
+            let tokens = a.get()?.dim(0)?;
+            let part = |x: &Tensor| x.get()?.reshape((tokens, heads, ()));
+            out.put(Array::cat(&[part(a)?, part(b)?], 2)?.reshape((tokens, ()))?);
+            Ok(())
+        });
+    }
+
     fn rotate(&self, step: &mut Step, x: &mut Tensor, head_dim: usize, rope: usize) {
         step.attempt("rotate", |step| {
             x.put(rotated(x.get()?, head_dim, &step.angles[rope])?);

@@ -84,6 +84,22 @@ impl Weight {
         }
     }
 
+    /// All matrices of a stack of `count`, as f32 `[count, rows / count, cols]`.
+    fn stack(&self, count: usize) -> Done<Array> {
+        let values = match &self.0.values {
+            Values::Quantized(weight) => weight.dequantize(&weight.device())?,
+            Values::Plain(weight) => weight.to_dtype(DType::F32)?,
+        };
+        values.reshape((count, self.0.rows / count, self.0.cols))
+    }
+
+    /// A matrix of the stack for each of `heads` heads of x `[tokens, heads · cols]`: `[tokens, heads · rows / heads]`.
+    pub(super) fn apply_by_head(&self, x: &Array, heads: usize) -> Done<Array> {
+        let tokens = x.dim(0)?;
+        let x = x.reshape((tokens, heads, self.0.cols))?.transpose(0, 1)?.contiguous()?;
+        x.matmul(&self.stack(heads)?.t()?)?.transpose(0, 1)?.reshape((tokens, self.0.rows))
+    }
+
     fn numbers(&self, device: &Device) -> Done<&Array> {
         if let Some(numbers) = self.0.numbers.get() {
             return Ok(numbers);
