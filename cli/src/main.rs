@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod doctor;
 mod failure;
+mod families;
 mod flags;
 mod inspect;
 mod interrupt;
@@ -55,6 +56,8 @@ enum Command {
     Run(run::Args),
     /// Show what a file holds: architecture, metadata, tensors, sizes
     Inspect(inspect::Args),
+    /// List the families and types that hob runs
+    Families(families::Args),
     /// Turn text into token ids
     Tokenize(tokenize::Args),
     /// Render a chat template
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args, &mut out),
         Command::Run(args) => run::run(args, &mut out),
         Command::Inspect(args) => inspect::run(args, &mut out),
+        Command::Families(args) => families::run(args, &mut out),
         Command::Tokenize(args) => tokenize::run(args, &mut out),
         Command::Template(args) => template::run(args, &mut out),
         Command::Logits(args) => logits::run(args, &mut out),

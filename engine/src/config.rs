@@ -60,6 +60,8 @@ pub struct Config {
     pub residual_scale: Option<f32>,
     /// Factor on the final logits (Cohere) or their divisor (Granite); the family says which.
     pub logit_scale: Option<f32>,
+    /// Whether both halves of a layer work on the same input although each has its norm, where the file says so (GPT-NeoX).
+    pub parallel_residual: Option<bool>,
     /// How queries grow with their position, where they do.
     pub temperature: Option<Temperature>,
 }
@@ -273,6 +275,7 @@ impl Config {
             value_dim,
             norm,
             eps,
+            parallel_residual: keys.meta.bool(&keys.name("use_parallel_residual"))?,
             temperature: temperature(&keys, rope.original_context)?,
             rope,
             window: keys.usize("attention.sliding_window")?.filter(|n| *n > 0),

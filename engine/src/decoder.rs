@@ -7,7 +7,7 @@
 //!
 //! Which norms a layer has is read off its tensors: attn_norm and ffn_norm: pre-norm; attn_norm and post_attention_norm
 //! without ffn_norm: pre-norm whose second norm bears the other name; all four: sandwich (Gemma); only the two post norms:
-//! post-norm (OLMo 2); attn_norm alone: parallel residual (Command R).
+//! post-norm (OLMo 2); attn_norm alone: parallel residual (Command R), which files of two norms ask for by name (GPT-NeoX).
 
 use crate::backend::{Backend, Linear};
 use crate::batch::{Canceller, Entry, Logits};
@@ -134,7 +134,7 @@ impl<B: Backend> Layer<B> {
     fn load(loader: &Loader<'_, B>, index: usize, slot: usize, ropes: &mut Vec<Rope>) -> Result<Layer<B>> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let norm = |part: &str| loader.norm(&name(part), loader.config.width);
-        let pre = norm("attn_norm")?;
+        let mut pre = norm("attn_norm")?;
         let mut post = norm("post_attention_norm")?;
         let mut pre_ffn = norm("ffn_norm")?;
         let post_ffn = norm("post_ffw_norm")?;
@@ -144,7 +144,15 @@ impl<B: Backend> Layer<B> {
         if pre.is_none() && post.is_none() {
             return Err(loader.missing(&name("attn_norm.weight")));
         }
-        let residual = if pre_ffn.is_none() && post.is_none() { Residual::Parallel } else { Residual::Serial };
+        let mut residual = match loader.config.parallel_residual {
+            Some(true) => Residual::Parallel,
+            Some(false) | None if pre_ffn.is_none() && post.is_none() => Residual::Parallel,
+            Some(false) | None => Residual::Serial,
+        };
+        // Falcon 40B's norms: the second is attention's, the first the feed-forward block's.
+        if let Some(second) = norm("attn_norm_2")? {
+            (pre, pre_ffn, residual) = (Some(second), pre, Residual::Parallel);
+        }
         Ok(Layer {
             pre,
             mixers: Mixer::load(loader, index, ropes)?,
@@ -170,6 +178,9 @@ impl<B: Backend> Layer<B> {
             }
         }
         running(stop)?;
+        if self.residual == Residual::Parallel && self.pre_ffn.is_some() {
+            normed(backend, work, x, self.pre_ffn.as_ref());
+        }
         self.add_normed(backend, work, x, y, z, self.post.as_ref());
         let Some(ffn) = &self.ffn else { return Ok(()) };
         match self.residual {

@@ -15,6 +15,8 @@ pub struct Family {
     pub names: &'static [&'static str],
     /// What its users call it, for lists.
     pub models: &'static str,
+    /// What is known of hob's answers for it.
+    pub proof: Proof,
     /// Which channels of a head are rotated together.
     pub pairing: Pairing,
     /// Activation of the feed-forward blocks.
@@ -35,6 +37,15 @@ pub struct Family {
     pub weighed: Weighed,
     /// What history made odd about the files.
     pub fix: fn(&mut Config),
+}
+
+/// How a family came to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Its logits were compared with a reference's.
+    Compared,
+    /// It was written from the reference sources alone.
+    Source,
 }
 
 /// Factor on the embeddings.
@@ -60,7 +71,7 @@ pub enum Windows {
 pub enum Ropes {
     /// All of them.
     All,
-    /// Those with a window; the others know no positions (Cohere 2).
+    /// Where the model has windows, the layers that have one; the others know no positions (Cohere 2, EXAONE 4).
     Windowed,
     /// All but the last of every n (SmolLM 3).
     AllButEvery(usize),
@@ -80,6 +91,7 @@ pub enum LogitScale {
 const BASE: Family = Family {
     names: &[],
     models: "",
+    proof: Proof::Compared,
     pairing: Pairing::Halves,
     activation: Activation::Silu,
     embedding: EmbeddingScale::One,
@@ -92,13 +104,26 @@ const BASE: Family = Family {
     fix: |_| {},
 };
 
+const SOURCE: Family = Family { proof: Proof::Source, ..BASE };
+
 /// All families.
 pub static FAMILIES: &[Family] = &[
     Family { names: &["llama"], models: "Llama 1–3.x, Mistral, Mixtral, Yi, TinyLlama", pairing: Pairing::Adjacent, ..BASE },
-    Family { names: &["qwen2"], models: "Qwen 2 and 2.5, QwQ", ..BASE },
+    Family { names: &["qwen"], models: "Qwen 1", fix: qwen, ..SOURCE },
+    Family { names: &["qwen2"], models: "Qwen 1.5, 2 and 2.5, QwQ", ..BASE },
+    Family { names: &["qwen2vl"], models: "the text of Qwen 2 and 2.5 VL", ..SOURCE },
     Family { names: &["qwen2moe"], models: "Qwen 1.5 and 2 MoE", renormalize: Renormalize::No, ..BASE },
     Family { names: &["qwen3"], models: "Qwen 3", ..BASE },
+    Family { names: &["qwen3vl"], models: "the text of Qwen 3 VL", ..SOURCE },
     Family { names: &["qwen3moe"], models: "Qwen 3 MoE", ..BASE },
+    Family { names: &["qwen3vlmoe"], models: "the text of Qwen 3 VL MoE", ..SOURCE },
+    Family {
+        names: &["gemma"],
+        models: "Gemma 1, CodeGemma",
+        activation: Activation::GeluTanh,
+        embedding: EmbeddingScale::SqrtWidth,
+        ..SOURCE
+    },
     Family {
         names: &["gemma2"],
         models: "Gemma 2",
@@ -144,7 +169,18 @@ pub static FAMILIES: &[Family] = &[
         ropes: Ropes::Windowed,
         ..BASE
     },
-    Family { names: &["ernie4_5", "ernie4_5-moe"], models: "ERNIE 4.5", pairing: Pairing::Adjacent, ..BASE },
+    Family { names: &["arcee"], models: "Arcee AFM 4.5B", pairing: Pairing::Adjacent, activation: Activation::ReluSquared, ..SOURCE },
+    Family { names: &["bailingmoe"], models: "Ling 1", pairing: Pairing::Adjacent, renormalize: Renormalize::No, ..SOURCE },
+    Family { names: &["bailingmoe2"], models: "Ling 2, Ring 2", gate: Gate::Sigmoid, renormalize: Renormalize::No, ..SOURCE },
+    Family { names: &["chatglm"], models: "ChatGLM3, GLM-4-9B", pairing: Pairing::Adjacent, ..SOURCE },
+    Family { names: &["deepseek"], models: "DeepSeek MoE 16B", pairing: Pairing::Adjacent, renormalize: Renormalize::No, ..SOURCE },
+    Family { names: &["dots1"], models: "dots.llm1", gate: Gate::Sigmoid, renormalize: Renormalize::No, ..SOURCE },
+    Family { names: &["ernie4_5"], models: "ERNIE 4.5", pairing: Pairing::Adjacent, ..BASE },
+    Family { names: &["ernie4_5-moe"], models: "ERNIE 4.5 MoE", pairing: Pairing::Adjacent, ..SOURCE },
+    Family { names: &["exaone"], models: "EXAONE 3 and 3.5", ..SOURCE },
+    Family { names: &["exaone4"], models: "EXAONE 4", windows: Windows::AllButEvery(4), ropes: Ropes::Windowed, ..SOURCE },
+    Family { names: &["falcon"], models: "Falcon 7B, 40B and 180B", activation: Activation::Gelu, ..SOURCE },
+    Family { names: &["gptneox"], models: "GPT-NeoX, Pythia, Dolly", activation: Activation::Gelu, ..SOURCE },
     Family { names: &["glm4"], models: "GLM-4-0414, GLM-Z1", pairing: Pairing::Adjacent, ..BASE },
     Family { names: &["glm4moe"], models: "GLM-4.5, GLM-4.6, GLM-4.7", gate: Gate::Sigmoid, ..BASE },
     Family {
@@ -154,11 +190,26 @@ pub static FAMILIES: &[Family] = &[
         logit_scale: LogitScale::Divisor,
         ..BASE
     },
+    Family { names: &["internlm2"], models: "InternLM 2 and 2.5", pairing: Pairing::Adjacent, ..SOURCE },
+    Family {
+        names: &["minicpm"],
+        models: "MiniCPM 1, 2 and 4",
+        pairing: Pairing::Adjacent,
+        logit_scale: LogitScale::Divisor,
+        fix: minicpm,
+        ..SOURCE
+    },
+    Family { names: &["minimax-m2"], models: "MiniMax M2", gate: Gate::Sigmoid, ..SOURCE },
+    Family { names: &["nemotron"], models: "Nemotron 4, Minitron", activation: Activation::ReluSquared, ..SOURCE },
     Family { names: &["mistral3"], models: "Ministral 3", pairing: Pairing::Adjacent, ..BASE },
     Family { names: &["olmo2"], models: "OLMo 2, OLMo 3", windows: Windows::AllButEvery(4), fix: olmo2, ..BASE },
     Family { names: &["olmoe"], models: "OLMoE", renormalize: Renormalize::No, ..BASE },
+    Family { names: &["orion"], models: "Orion 14B", ..SOURCE },
+    Family { names: &["phi2"], models: "Phi-1, Phi-1.5, Phi-2", activation: Activation::GeluTanh, ..SOURCE },
     Family { names: &["seed_oss"], models: "Seed-OSS", ..BASE },
     Family { names: &["smollm3"], models: "SmolLM3", pairing: Pairing::Adjacent, ropes: Ropes::AllButEvery(4), ..BASE },
+    Family { names: &["stablelm"], models: "StableLM 3B, 2 1.6B", fix: |config| config.parallel_residual = None, ..SOURCE },
+    Family { names: &["xverse"], models: "XVERSE", pairing: Pairing::Adjacent, ..SOURCE },
     Family { names: &["starcoder2"], models: "StarCoder2", activation: Activation::GeluTanh, ..BASE },
 ];
 
@@ -171,6 +222,44 @@ fn deepseek(config: &mut Config) {
         config.attention_scale.get_or_insert(temperature * temperature / (latent.key_dim as f32).sqrt());
     }
 }
+
+/// Architectures that hob cannot run, by the block that it lacks for them.
+pub static LACKING: &[(&str, &[&str])] = &[
+    ("an encoder of pictures or sound, which goes with a language model in a file of its own: open that one", &["clip"]),
+    ("a vocoder: the file makes sound, not text", &["wavtokenizer-dec"]),
+    (
+        "attention in both directions: it is an encoder, which turns text into vectors and writes none",
+        &[
+            "bert",
+            "nomic-bert",
+            "nomic-bert-moe",
+            "jina-bert-v2",
+            "jina-bert-v3",
+            "neo-bert",
+            "modern-bert",
+            "eurobert",
+            "gemma-embedding",
+            "llama-embed",
+            "t5encoder",
+        ],
+    ),
+    ("cross attention of a decoder to an encoder", &["t5"]),
+    ("diffusion, by which all tokens are written at once", &["dream", "llada", "llada-moe", "rnd1", "diffusion-gemma"]),
+    ("a time-mix block (RWKV)", &["rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"]),
+    ("the selective scan of Mamba 1", &["mamba", "jamba", "plamo2"]),
+    ("a table of learned positions", &["gpt2", "starcoder"]),
+    ("attention biased by distance (ALiBi)", &["bloom", "mpt", "refact", "jais"]),
+    ("norms within its attention and feed-forward blocks", &["bitnet"]),
+    ("norms without weights", &["olmo"]),
+    ("a clamp on queries, keys and values", &["dbrx"]),
+    ("layers without attention, or with a linear map in its place", &["deci"]),
+    ("a feed-forward block beside its experts", &["arctic"]),
+    ("an output gate on attention", &["afmoe"]),
+    ("its activation (xIELU)", &["apertus"]),
+    ("query and key norms after the rotation", &["hunyuan-dense", "hunyuan-moe"]),
+    ("tokens of pictures", &["chameleon", "cogvlm", "mllama"]),
+    ("drafting, for which it goes with another model: open that one", &["eagle3", "dflash", "gemma4-assistant"]),
+];
 
 /// Early files carry no soft caps; the 27B model scales queries by the width per head (Gemma 2 report, table 1).
 fn gemma2(config: &mut Config) {
@@ -195,6 +284,18 @@ fn olmo2(config: &mut Config) {
     config.rope.window_base.get_or_insert(config.rope.base);
 }
 
+/// The files count the hidden channels of gate and up together (`modeling_qwen.py` of Qwen-7B).
+fn qwen(config: &mut Config) {
+    config.ff.iter_mut().for_each(|ff| *ff /= 2);
+}
+
+/// Early files carry no factors: scale_emb 12, scale_depth 1.4, dim_model_base 256 (`configuration_minicpm.py` of MiniCPM-2B).
+fn minicpm(config: &mut Config) {
+    config.embedding_scale.get_or_insert(12.0);
+    config.residual_scale.get_or_insert(1.4 / (config.layers as f32).sqrt());
+    config.logit_scale.get_or_insert(config.width as f32 / 256.0);
+}
+
 fn per_width(config: &mut Config) {
     if let Some(heads) = config.heads.first().filter(|n| **n > 0) {
         config.attention_scale.get_or_insert(1.0 / ((config.width / heads) as f32).sqrt());
@@ -208,13 +309,16 @@ impl Family {
     /// [`Error::Unsupported`] names an architecture that is in no row.
     pub fn of(architecture: &str) -> Result<&'static Family> {
         FAMILIES.iter().find(|f| f.names.contains(&architecture)).ok_or_else(|| {
-            let known: Vec<_> = FAMILIES.iter().flat_map(|f| f.names).copied().collect();
-            let fault = Fault::at("general.architecture").found(format!("hob has no family `{architecture}`"));
-            Error::Unsupported(fault.help(format!("it runs {}", known.join(", "))))
+            let fault = Fault::at("general.architecture");
+            if let Some((block, _)) = LACKING.iter().find(|(_, names)| names.contains(&architecture)) {
+                return Error::Unsupported(fault.found(format!("architecture `{architecture}`: hob lacks {block}")));
+            }
+            let fault = fault.found(format!("hob has no family `{architecture}`"));
+            Error::Unsupported(fault.help("`hob families` lists what it runs"))
         })
     }
 
-    /// Whether layer `index` turns queries and keys.
+    /// Whether layer `index` turns queries and keys; `windowed` where it has a window, or the model has none at all.
     pub fn roped(&self, index: usize, windowed: bool) -> bool {
         match self.ropes {
             Ropes::All => true,
@@ -239,20 +343,22 @@ mod tests {
 
     #[test]
     fn every_name_is_in_one_row() {
-        let mut names: Vec<_> = FAMILIES.iter().flat_map(|f| f.names).collect();
+        let runs = FAMILIES.iter().flat_map(|f| f.names);
+        let lacks = LACKING.iter().flat_map(|(_, names)| *names);
+        let mut names: Vec<_> = runs.clone().chain(lacks.clone()).collect();
         let all = names.len();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), all);
-        for name in names {
-            assert!(Family::of(name).is_ok());
-        }
+        assert!(runs.clone().all(|name| Family::of(name).is_ok()) && lacks.clone().all(|name| Family::of(name).is_err()));
     }
 
     #[test]
-    fn an_unknown_architecture_is_named() {
+    fn an_unknown_architecture_is_named_and_the_block_that_a_known_one_needs() {
+        let error = Family::of("llama99").unwrap_err().to_string();
+        assert!(error.contains("`llama99`") && error.contains("hob families"), "{error}");
         let error = Family::of("rwkv7").unwrap_err().to_string();
-        assert!(error.contains("`rwkv7`") && error.contains("qwen3moe"), "{error}");
+        assert!(error.contains("`rwkv7`: hob lacks a time-mix block"), "{error}");
     }
 
     #[test]

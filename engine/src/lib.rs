@@ -76,7 +76,7 @@ pub use chat::{Chat, Reply};
 pub use device::Device;
 pub use error::{Error, Fault, Result};
 pub use generate::{Canceller, EndReason, Generator, Session, Stats};
-pub use hob_kernels::Level;
+pub use hob_kernels::{Format, Level};
 pub use model::{Model, ModelOptions, default_threads};
 pub use sampler::{Sampler, Sampling};
 pub use template::{ChatTemplate, Message, Role};

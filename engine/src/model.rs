@@ -146,7 +146,9 @@ impl ModelOptions {
         let context = self.context_for(metadata)?;
         let trained = run.config().context;
         if context > trained && trained > 0 {
-            notices.push(format!("a context of {context} is more than the {trained} tokens that this model was trained for"));
+            notices.push(format!(
+                "a context of {context} is more than the {trained} tokens that this model was trained for: what it writes beyond them may make no sense"
+            ));
         }
         let half = KvType::F16;
         let micro_batch = positive("micro-batch", self.micro_batch.unwrap_or(DEFAULT_MICRO_BATCH))?;

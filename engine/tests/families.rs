@@ -8,7 +8,7 @@ use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{Cache, CacheOptions, KvType};
 use hob::config::Config;
 use hob::decoder::{LoadOptions, Run, load};
-use hob::family::FAMILIES;
+use hob::family::{FAMILIES, Family, LACKING, Proof};
 use synthetic::Header;
 
 const TOKENS: [u32; 23] = [3, 41, 7, 7, 0, 79, 12, 5, 66, 31, 2, 18, 44, 9, 71, 23, 50, 1, 37, 60, 15, 28, 77];
@@ -207,4 +207,90 @@ fn a_cancelled_step_changes_nothing() {
     stop.clear();
     model.step(&entries(&TOKENS, 0, 0), &mut [&mut one], &stop, &mut Vec::new()).unwrap();
     assert_eq!(one.len(), TOKENS.len());
+}
+
+/// What the README says between its marks: families, then types, in lines that an editor shows whole.
+fn supported() -> String {
+    let family = |f: &Family| {
+        let names: Vec<_> = f.names.iter().map(|n| format!("`{n}`")).collect();
+        let mark = if f.proof == Proof::Source { "*" } else { "" };
+        format!("{}{mark} ({})", f.models, names.join(", "))
+    };
+    let families: Vec<_> = FAMILIES.iter().map(family).collect();
+    let types: Vec<_> = hob_kernels::Format::ALL.iter().map(|f| f.name()).collect();
+    let mut text = String::new();
+    let paragraphs = [
+        format!("Families: {}.", families.join(" · ")),
+        "*: written from the reference sources, and not compared with a reference's logits yet.".into(),
+        format!("Types: {}, and every mixture of them (Q4_K_M …).", types.join(", ")),
+    ];
+    for paragraph in paragraphs {
+        let mut line = String::new();
+        for word in paragraph.split(' ') {
+            if !line.is_empty() && line.chars().count() + word.chars().count() >= 132 {
+                text += &format!("{line}\n");
+                line.clear();
+            }
+            let gap = if line.is_empty() { "" } else { " " };
+            line += &format!("{gap}{word}");
+        }
+        text += &format!("{line}\n\n");
+    }
+    text
+}
+
+#[test]
+fn the_readme_lists_what_runs() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let (start, rest) = readme.split_once("--test families writes it anew -->\n").unwrap();
+    let (list, end) = rest.split_once("<!-- end -->").unwrap();
+    if std::env::var_os("HOB_RECORD_CARDS").is_some() {
+        let mark = "--test families writes it anew -->\n";
+        std::fs::write(path, format!("{start}{mark}\n{}<!-- end -->{end}", supported())).unwrap();
+    } else {
+        assert_eq!(list.trim(), supported().trim(), "HOB_RECORD_CARDS=1 writes it");
+    }
+}
+
+#[test]
+fn the_catalogue_names_only_families_there_are() {
+    let table = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../models.toml")).unwrap();
+    let families: Vec<_> = table.lines().filter_map(|line| line.strip_prefix("family = ")).collect();
+    assert!(!families.is_empty());
+    for family in families {
+        assert!(names().any(|name| family == format!("\"{name}\"")), "{family}");
+    }
+}
+
+/// Architecture names stand in family.rs alone. Tokenizers and templates have names of their own, some of them the same.
+#[test]
+fn architecture_names_occur_in_one_place() {
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let mut folders = vec![root.join("engine/src"), root.join("cli/src"), root.join("kernels/src")];
+    let all: Vec<&str> = names().chain(LACKING.iter().flat_map(|(_, names)| *names).copied()).collect();
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if name != "tokenizer" && name != "template" {
+                    folders.push(path);
+                }
+                continue;
+            }
+            if name == "family.rs" || name.contains("tests") || !name.ends_with(".rs") {
+                continue;
+            }
+            seen += 1;
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap().lines().filter(|line| !line.trim_start().starts_with("//"));
+            for line in code {
+                let found = all.iter().find(|name| line.contains(&format!("\"{name}\"")));
+                assert!(found.is_none(), "{}: {line}", path.display());
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
 }

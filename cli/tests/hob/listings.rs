@@ -47,6 +47,19 @@ fn what_cannot_be_run_can_be_inspected() {
 }
 
 #[test]
+fn families_lists_what_runs_and_what_is_lacking() {
+    let text = hob(&["families"]).fine();
+    let object = hob(&["families", "--json"]).json();
+    let items = |key: &str| object[key].as_array().cloned().unwrap_or_default();
+    assert!(items("families").len() > 20 && items("types").contains(&json!("Q4_K")) && !items("lacking").is_empty());
+    for item in items("families").iter().chain(&items("lacking")) {
+        for name in item["architectures"].as_array().expect("names") {
+            assert!(text.contains(name.as_str().expect("a name")), "{name}");
+        }
+    }
+}
+
+#[test]
 fn tokenize_prints_ids_in_every_form() {
     let text = "Hello, world";
     let object = hob(&["tokenize", TINY, "-p", text, "--json"]).json();

@@ -80,7 +80,7 @@ impl<B: Backend> Attention<B> {
             },
             kv_heads,
             key_dim,
-            turns: Turns::load(loader, index, window.is_some(), ropes)?,
+            turns: Turns::load(loader, index, window, ropes)?,
         })
     }
 
@@ -121,7 +121,7 @@ fn head_norm<B: Backend>(loader: &Loader<'_, B>, name: &str, head_dim: usize, he
 
 impl Turns {
     /// Those of layer `index`. A rope that no earlier layer has is added to `ropes`.
-    fn load<B: Backend>(loader: &Loader<'_, B>, index: usize, windowed: bool, ropes: &mut Vec<Rope>) -> Result<Turns> {
+    fn load<B: Backend>(loader: &Loader<'_, B>, index: usize, window: Option<usize>, ropes: &mut Vec<Rope>) -> Result<Turns> {
         let key_dim = loader.config.key_dim;
         let mut number = |rope: Rope| {
             ropes.iter().position(|r| *r == rope).unwrap_or_else(|| {
@@ -129,7 +129,8 @@ impl Turns {
                 ropes.len() - 1
             })
         };
-        let own = if loader.family.roped(index, windowed) { Some(rope(loader, windowed)?) } else { None };
+        let roped = loader.family.roped(index, window == loader.config.window);
+        let own = if roped { Some(rope(loader, window.is_some())?) } else { None };
         let text = own.as_ref().map_or_else(|| "no rope".to_owned(), Rope::to_string);
         let (q, text) = match (&own, loader.config.temperature) {
             (None, None) => (vec![], text),
