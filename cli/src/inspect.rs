@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
+use hob::cache::{CacheOptions, KvType};
 use hob::gguf::{Gguf, TensorType, Value};
 use serde_json::{Value as Json, json};
 
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Tokens that the size of the cache is told for, where the model was trained for more.
+const CONTEXT: usize = 8192;
 
 /// Items of an array that are shown; a vocabulary is long.
 const SHOWN: usize = 8;
@@ -129,10 +133,24 @@ fn file_type(gguf: &Gguf) -> &'static str {
     named.or_else(|| by_type(gguf).first().map(|(kind, _)| kind.name())).unwrap_or("empty")
 }
 
+/// What hob makes of a file.
+struct Card {
+    text: String,
+    /// Tokens that the cache is told for, and its bytes then.
+    context: usize,
+    cache_bytes: u64,
+}
+
 /// The architecture card, or why there is none.
-fn card(gguf: &Gguf) -> Result<String, String> {
+fn card(gguf: &Gguf) -> Result<Card, String> {
     let options = hob::decoder::LoadOptions { threads: 1, context: None, device: hob::Device::Cpu };
-    hob::decoder::load(gguf, &options).map(|run| run.card()).map_err(|error| {
+    let card = hob::decoder::load(gguf, &options).and_then(|run| {
+        // Room that is asked for and not touched takes no memory.
+        let context = run.config().context.min(CONTEXT);
+        let options = CacheOptions { capacity: context, k: KvType::F16, v: KvType::F16, batch: hob::model::DEFAULT_MICRO_BATCH };
+        Ok(Card { text: run.card(), context, cache_bytes: run.cache(&options)?.bytes() })
+    });
+    card.map_err(|error| {
         let (what, help) = failure::describe(&error);
         if help.is_empty() { what } else { format!("{what} ({help})") }
     })
@@ -148,7 +166,10 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     }
     writeln!(out, "{} · {} on disk", title(&gguf), units::bytes(gguf.file_bytes()))?;
     match card(&gguf) {
-        Ok(card) => writeln!(out, "\nArchitecture\n{}", indented(&card))?,
+        Ok(card) => {
+            writeln!(out, "\nArchitecture\n{}", indented(&card.text))?;
+            writeln!(out, "  cache of {} tokens: {}", card.context, units::bytes(card.cache_bytes))?;
+        }
         Err(why) => writeln!(out, "\nhob cannot run it: {why}")?,
     }
     writeln!(out, "\nTypes")?;
@@ -221,7 +242,8 @@ fn object(gguf: &Gguf) -> Json {
         "params": all.params,
         "bytes": all.bytes,
         "bits_per_weight": all.bits_per_weight(),
-        "card": card.as_ref().ok(),
+        "card": card.as_ref().ok().map(|card| &card.text),
+        "cache": card.as_ref().ok().map(|card| json!({ "tokens": card.context, "bytes": card.cache_bytes })),
         "cannot_run": card.as_ref().err(),
         "types": types,
         "metadata": metadata,

@@ -34,6 +34,14 @@ pub struct Config {
     pub key_dim: usize,
     /// Width of a value head.
     pub value_dim: usize,
+    /// Widths of both in layers with a window, where they differ (Gemma 4).
+    pub window_dims: Option<(usize, usize)>,
+    /// So many of the last layers have no keys and values of their own: they look at those of an earlier layer (Gemma 4).
+    pub shared_kv_layers: usize,
+    /// How queries and keys are normed without a weight once they are rotated, where they are (Llama 4).
+    pub late_norm: Option<NormKind>,
+    /// Width of the vector that each layer has of every token, where they have one (Gemma 4 E2B).
+    pub per_layer_width: Option<usize>,
     /// Which normalisation the layers use; the epsilon key in the file decides.
     pub norm: NormKind,
     /// Epsilon of the normalisation.
@@ -76,6 +84,17 @@ pub struct Temperature {
     pub length: usize,
     /// Added to the position.
     pub offset: usize,
+    /// Which layers.
+    pub layers: Tempered,
+}
+
+/// Which layers make their queries larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tempered {
+    /// All of them (Ministral 3).
+    All,
+    /// Those without a rope (Llama 4).
+    WithoutRope,
 }
 
 /// Root mean square or mean-and-variance normalisation.
@@ -96,6 +115,8 @@ pub struct RopeConfig {
     pub window_base: Option<f32>,
     /// How many channels of a head are rotated.
     pub rotary: usize,
+    /// The same in layers with a window, where it differs.
+    pub window_rotary: Option<usize>,
     /// How positions beyond the original context are brought in.
     pub scaling: Scaling,
     /// Context before any scaling; the trained context where the file does not say.
@@ -259,7 +280,16 @@ impl Config {
                 return Err(Error::Gguf(fault.found("no such key, nor attention.layer_norm_epsilon")));
             }
         };
-        let rope = rope(&keys, key_dim, context)?;
+        let window_dims = match (keys.usize("attention.key_length_swa")?, keys.usize("attention.value_length_swa")?) {
+            (None, None) => None,
+            (key, value) => Some((key.unwrap_or(key_dim), value.unwrap_or(value_dim))),
+        };
+        let shared_kv_layers = keys.usize("attention.shared_kv_layers")?.unwrap_or(0);
+        if shared_kv_layers >= blocks {
+            let fault = Fault::at(keys.name("attention.shared_kv_layers")).expected(format!("less than block_count {blocks}"));
+            return Err(Error::Gguf(fault.found(shared_kv_layers)));
+        }
+        let rope = rope(&keys, key_dim, window_dims.map_or(key_dim, |dims| dims.0), context)?;
         Ok(Config {
             architecture: arch.to_owned(),
             name: meta.str("general.name")?.map(str::to_owned),
@@ -273,6 +303,10 @@ impl Config {
             kv_heads,
             key_dim,
             value_dim,
+            window_dims,
+            shared_kv_layers,
+            late_norm: None,
+            per_layer_width: keys.usize("embedding_length_per_layer_input")?.filter(|n| *n > 0),
             norm,
             eps,
             parallel_residual: keys.meta.bool(&keys.name("use_parallel_residual"))?,
@@ -293,6 +327,11 @@ impl Config {
 }
 
 impl Config {
+    /// Widths of a key head and of a value head in a layer with or without a window.
+    pub fn head_dims(&self, window: Option<usize>) -> (usize, usize) {
+        self.window_dims.filter(|_| window.is_some()).unwrap_or((self.key_dim, self.value_dim))
+    }
+
     /// Whether a tensor is of a layer that only predicts tokens beyond the next one.
     pub fn drafts(&self, tensor: &str) -> bool {
         let layer = tensor.strip_prefix("blk.").and_then(|rest| rest.split('.').next());
@@ -323,15 +362,21 @@ fn windowed(keys: &Keys<'_>, layers: usize) -> Result<Option<Vec<bool>>> {
 fn temperature(keys: &Keys<'_>, original_context: usize) -> Result<Option<Temperature>> {
     let Some(scale) = positive(keys.f32("attention.temperature_scale")?) else { return Ok(None) };
     let length = keys.usize("attention.temperature_length")?.filter(|n| *n > 0).unwrap_or(original_context);
-    Ok(Some(Temperature { scale, length, offset: 0 }))
+    Ok(Some(Temperature { scale, length, offset: 0, layers: Tempered::All }))
 }
 
-fn rope(keys: &Keys<'_>, key_dim: usize, context: usize) -> Result<RopeConfig> {
-    let rotary = keys.usize("rope.dimension_count")?.unwrap_or(key_dim);
-    if rotary > key_dim || rotary % 2 != 0 {
-        let fault = Fault::at(keys.name("rope.dimension_count")).expected(format!("an even number up to the head's {key_dim}"));
-        return Err(Error::Gguf(fault.found(rotary)));
-    }
+fn rope(keys: &Keys<'_>, key_dim: usize, window_dim: usize, context: usize) -> Result<RopeConfig> {
+    let rotary = |key: &str, dim: usize| match keys.usize(key)?.unwrap_or(dim) {
+        n if n > dim || n % 2 != 0 => {
+            Err(Error::Gguf(Fault::at(keys.name(key)).expected(format!("an even number up to the head's {dim}")).found(n)))
+        }
+        n => Ok(n),
+    };
+    let window_rotary = match keys.usize("rope.dimension_count_swa")? {
+        None if window_dim == key_dim => None,
+        None | Some(_) => Some(rotary("rope.dimension_count_swa", window_dim)?),
+    };
+    let rotary = rotary("rope.dimension_count", key_dim)?;
     let base = keys.f32("rope.freq_base")?.unwrap_or(10_000.0);
     // Old files write the linear factor under a key of its own.
     let factor = match keys.f32("rope.scaling.factor")? {
@@ -358,6 +403,7 @@ fn rope(keys: &Keys<'_>, key_dim: usize, context: usize) -> Result<RopeConfig> {
         base,
         window_base: keys.f32("rope.freq_base_swa")?,
         rotary,
+        window_rotary,
         scaling,
         original_context: keys.usize("rope.scaling.original_context_length")?.unwrap_or(context),
         attention_factor: keys.f32("rope.scaling.attn_factor")?.unwrap_or(1.0),

@@ -3,6 +3,7 @@
 //! ```text
 //! h = pre(x);  y = post(Σ mixer(h))
 //! parallel ? x += y + ffn(h)  :  { x += y;  x += post_ffn(ffn(pre_ffn(x))) }      every norm and the ffn optional
+//! x += input(x);  x *= scale                                                      where the layer has them (Gemma 4)
 //! ```
 //!
 //! Which norms a layer has is read off its tensors: attn_norm and ffn_norm: pre-norm; attn_norm and post_attention_norm
@@ -11,6 +12,7 @@
 
 use crate::backend::{Backend, Linear};
 use crate::batch::{Canceller, Entry, Logits};
+use crate::block::per_layer::{LayerInput, LayerInputs};
 use crate::block::rope::Rope;
 use crate::block::{FeedForward, Mixer, Norm, Work};
 use crate::cache::{Cache, CacheOptions, Sequence};
@@ -89,7 +91,11 @@ pub struct Layer<B: Backend> {
     residual: Residual,
     /// Factor on what each half adds to the residual stream.
     residual_scale: f32,
-    /// Number of its first mixer among the states of a sequence.
+    /// What it makes of its own vector of the token.
+    input: Option<LayerInput<B>>,
+    /// Factor on the residual stream at its end.
+    scale: Option<f32>,
+    /// Number of its first mixer's state among those of a sequence.
     slot: usize,
 }
 
@@ -100,6 +106,7 @@ pub struct Decoder<B: Backend> {
     ropes: Vec<Rope>,
     embed: B::Weight,
     embed_scale: f32,
+    inputs: Option<LayerInputs<B>>,
     layers: Vec<Layer<B>>,
     norm: Option<Norm<B>>,
     head: Linear<B>,
@@ -162,6 +169,8 @@ impl<B: Backend> Layer<B> {
             post_ffn,
             residual,
             residual_scale: loader.config.residual_scale.unwrap_or(1.0),
+            input: LayerInput::load(loader, index)?,
+            scale: loader.values(&name("layer_output_scale.weight"), 1)?.map(|s| s[0]),
             slot,
         })
     }
@@ -182,14 +191,21 @@ impl<B: Backend> Layer<B> {
             normed(backend, work, x, self.pre_ffn.as_ref());
         }
         self.add_normed(backend, work, x, y, z, self.post.as_ref());
-        let Some(ffn) = &self.ffn else { return Ok(()) };
-        match self.residual {
-            Residual::Parallel => {}
-            Residual::Serial => normed(backend, work, x, self.pre_ffn.as_ref()),
+        if let Some(ffn) = &self.ffn {
+            match self.residual {
+                Residual::Parallel => {}
+                Residual::Serial => normed(backend, work, x, self.pre_ffn.as_ref()),
+            }
+            ffn.forward(backend, work, x, y);
+            running(stop)?;
+            self.add_normed(backend, work, x, y, z, self.post_ffn.as_ref());
         }
-        ffn.forward(backend, work, y);
-        running(stop)?;
-        self.add_normed(backend, work, x, y, z, self.post_ffn.as_ref());
+        if let Some(input) = &self.input {
+            input.forward(backend, work, x);
+        }
+        if let Some(scale) = self.scale {
+            backend.scale(&mut work.step, x, scale);
+        }
         Ok(())
     }
 
@@ -238,12 +254,17 @@ impl<B: Backend> Decoder<B> {
         }
         let (width, vocab) = (config.width, config.vocab);
         let mut ropes = Vec::new();
-        let mut layers = Vec::with_capacity(config.layers);
+        let mut layers: Vec<Layer<B>> = Vec::with_capacity(config.layers);
         let mut slot = 0;
         for index in 0..config.layers {
-            let layer = Layer::load(&loader, index, slot, &mut ropes)?;
-            slot += layer.mixers.len();
-            layers.push(layer);
+            match loader.kv_layer(index)? {
+                own if own == index => {
+                    let layer = Layer::load(&loader, index, slot, &mut ropes)?;
+                    slot += layer.mixers.len();
+                    layers.push(layer);
+                }
+                earlier => layers.push(Layer::load(&loader, index, layers[earlier].slot, &mut ropes)?),
+            }
         }
         // A file without a head shares the embedding table.
         let head = if loader.has("output.weight") {
@@ -253,6 +274,7 @@ impl<B: Backend> Decoder<B> {
         };
         let norm = loader.norm("output_norm", width)?.ok_or_else(|| loader.missing("output_norm.weight"))?;
         let embed = loader.matrix(embed, vocab, width)?;
+        let inputs = LayerInputs::load(&loader)?;
         loader.finish()?;
         let embed_scale = config.embedding_scale.unwrap_or(match family.embedding {
             EmbeddingScale::One => 1.0,
@@ -261,7 +283,8 @@ impl<B: Backend> Decoder<B> {
         let weight_bytes = read_per_token(gguf, &config);
         let spare = Mutex::default();
         let logit_scale = family.logit_scale;
-        Ok(Decoder { backend, config, ropes, embed, embed_scale, layers, norm: Some(norm), head, logit_scale, weight_bytes, spare })
+        let norm = Some(norm);
+        Ok(Decoder { backend, config, ropes, embed, embed_scale, inputs, layers, norm, head, logit_scale, weight_bytes, spare })
     }
 
     /// The formula, from ids to logits.
@@ -269,6 +292,9 @@ impl<B: Backend> Decoder<B> {
         let backend = &self.backend;
         backend.begin(&mut buffers.work.step, batch, &self.ropes, stop);
         backend.embed(&mut buffers.work.step, &self.embed, self.embed_scale, &mut buffers.x);
+        if let Some(inputs) = &self.inputs {
+            inputs.forward(backend, &mut buffers.work, &buffers.x);
+        }
         for layer in &self.layers {
             layer.forward(backend, buffers, sequences, stop)?;
         }
@@ -339,7 +365,7 @@ impl<B: Backend> Decoder<B> {
 fn read_per_token(gguf: &Gguf, config: &Config) -> u64 {
     let tied = gguf.tensor("output.weight").is_none();
     let read = |t: &crate::gguf::TensorInfo| match config.experts {
-        _ if t.name == "token_embd.weight" && !tied => t.size() / t.dims.get(1).copied().unwrap_or(1).max(1),
+        _ if t.name == "per_layer_token_embd.weight" || t.name == "token_embd.weight" && !tied => t.size() / t.dims.get(1).copied().unwrap_or(1).max(1),
         Some(experts) if t.name.contains("_exps.") => t.size() / experts.count as u64 * experts.used as u64,
         Some(_) | None => t.size(),
     };
@@ -353,7 +379,7 @@ impl<B: Backend> Run for Decoder<B> {
 
     fn cache(&self, options: &CacheOptions) -> Result<Cache> {
         let mixers = self.layers.iter().flat_map(|l| &l.mixers);
-        let states = mixers.map(|m| self.backend.state(&m.state(options), options.capacity)).collect::<Result<_>>()?;
+        let states = mixers.filter_map(|m| m.state(options)).map(|spec| self.backend.state(&spec, options.capacity)).collect::<Result<_>>()?;
         Ok(Cache::new(Sequence::<B>::new(states, options)))
     }
 
@@ -402,13 +428,21 @@ impl<B: Backend> fmt::Display for Layer<B> {
         };
         let mixers: Vec<_> = self.mixers.iter().map(Mixer::to_string).collect();
         half(f, &self.pre, &mixers.join(" + "), &self.post)?;
-        let Some(ffn) = &self.ffn else { return f.write_str(" → +") };
-        f.write_str(match self.residual {
-            Residual::Serial => " → +; ",
-            Residual::Parallel => " ∥ ",
-        })?;
-        half(f, &self.pre_ffn, &ffn.to_string(), &self.post_ffn)?;
-        f.write_str(" → +")
+        if let Some(ffn) = &self.ffn {
+            f.write_str(match self.residual {
+                Residual::Serial => " → +; ",
+                Residual::Parallel => " ∥ ",
+            })?;
+            half(f, &self.pre_ffn, &ffn.to_string(), &self.post_ffn)?;
+        }
+        f.write_str(" → +")?;
+        if let Some(input) = &self.input {
+            write!(f, "; {input}")?;
+        }
+        if self.scale.is_some() {
+            f.write_str("; scaled")?;
+        }
+        Ok(())
     }
 }
 

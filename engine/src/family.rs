@@ -4,7 +4,7 @@
 
 use crate::backend::Weighed;
 use crate::block::rope::Pairing;
-use crate::config::{Config, Scaling};
+use crate::config::{Config, NormKind, Scaling, Temperature, Tempered};
 use crate::error::{Error, Fault, Result};
 use hob_kernels::ops::{Activation, Gate, Renormalize};
 
@@ -25,6 +25,10 @@ pub struct Family {
     pub embedding: EmbeddingScale,
     /// Which layers have the window, where the file has a window and does not say it itself.
     pub windows: Windows,
+    /// What a window is.
+    pub looks: Looks,
+    /// Where an attention layer's values come from.
+    pub values: Values,
     /// Which layers turn queries and keys.
     pub ropes: Ropes,
     /// What the logit scale in the file does.
@@ -66,6 +70,24 @@ pub enum Windows {
     AllButEvery(usize),
 }
 
+/// What a window shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looks {
+    /// The last positions.
+    Sliding,
+    /// Those of the same chunk (Llama 4).
+    Chunked,
+}
+
+/// Where values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// A projection of their own.
+    Projected,
+    /// The same, or that of the keys where a layer has none; either way normed without a weight (Gemma 4).
+    Normed,
+}
+
 /// Which layers have a rope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ropes {
@@ -96,6 +118,8 @@ const BASE: Family = Family {
     activation: Activation::Silu,
     embedding: EmbeddingScale::One,
     windows: Windows::All,
+    looks: Looks::Sliding,
+    values: Values::Projected,
     ropes: Ropes::All,
     logit_scale: LogitScale::Factor,
     gate: Gate::Softmax,
@@ -140,6 +164,28 @@ pub static FAMILIES: &[Family] = &[
         embedding: EmbeddingScale::SqrtWidth,
         windows: Windows::AllButEvery(6),
         fix: gemma3,
+        ..BASE
+    },
+    Family {
+        names: &["gemma4"],
+        models: "Gemma 4",
+        activation: Activation::GeluTanh,
+        embedding: EmbeddingScale::SqrtWidth,
+        values: Values::Normed,
+        fix: gemma4,
+        ..BASE
+    },
+    Family {
+        names: &["llama4"],
+        models: "Llama 4 Scout and Maverick",
+        pairing: Pairing::Adjacent,
+        windows: Windows::AllButEvery(4),
+        looks: Looks::Chunked,
+        ropes: Ropes::Windowed,
+        gate: Gate::Sigmoid,
+        renormalize: Renormalize::No,
+        weighed: Weighed::Input,
+        fix: llama4,
         ..BASE
     },
     Family {
@@ -294,6 +340,23 @@ fn minicpm(config: &mut Config) {
     config.embedding_scale.get_or_insert(12.0);
     config.residual_scale.get_or_insert(1.4 / (config.layers as f32).sqrt());
     config.logit_scale.get_or_insert(config.width as f32 / 256.0);
+}
+
+/// Queries and keys are normed, which leaves nothing to scale; the cap is left out of some files (`modeling_gemma4.py`).
+fn gemma4(config: &mut Config) {
+    config.attention_scale.get_or_insert(1.0);
+    config.final_softcap.get_or_insert(30.0);
+    config.rope.window_base.get_or_insert(10_000.0);
+}
+
+/// The files have no word of the chunks, of the temperature or of the norm, which Maverick's 128 experts go without (llama.cpp,
+/// `llama4.cpp`; `modeling_llama4.py` of transformers).
+fn llama4(config: &mut Config) {
+    config.window.get_or_insert(8192);
+    config.temperature.get_or_insert(Temperature { scale: 0.1, length: 8192, offset: 1, layers: Tempered::WithoutRope });
+    if config.experts.is_none_or(|e| e.count != 128) {
+        config.late_norm.get_or_insert(NormKind::Rms);
+    }
 }
 
 fn per_width(config: &mut Config) {

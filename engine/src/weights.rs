@@ -3,11 +3,11 @@
 //! Presence decides the options: a bias tensor in the file means a bias. What no block asks for is an error, not silence: a
 //! tensor that hob would ignore is a fact about the model that hob does not know.
 
-use crate::backend::{Backend, Linear, Stored};
+use crate::backend::{Backend, Linear, Stored, Window};
 use crate::block::Norm;
-use crate::config::Config;
+use crate::config::{Config, NormKind};
 use crate::error::{Error, Fault, Result};
-use crate::family::Family;
+use crate::family::{Family, Looks};
 use crate::gguf::{Gguf, TensorInfo};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -171,6 +171,46 @@ impl<'a, B: Backend> Loader<'a, B> {
         let Some(weight) = self.vector(&format!("{base}.weight"), width)? else { return Ok(None) };
         let bias = self.vector(&format!("{base}.bias"), width)?;
         Ok(Some(Norm { kind: self.config.norm, weight, bias, eps: self.config.eps, width }))
+    }
+
+    /// A root-mean-square norm over `width` channels without a weight.
+    ///
+    /// # Errors
+    /// Where the device cannot hold it.
+    pub fn plain_norm(&self, width: usize) -> Result<Norm<B>> {
+        let weight = self.backend.vector(vec![1.0; width])?;
+        Ok(Norm { kind: NormKind::Rms, weight, bias: None, eps: self.config.eps, width })
+    }
+
+    /// What layer `index` sees of earlier positions.
+    pub fn window(&self, index: usize) -> Window {
+        let windowed = self.config.windowed.as_ref().map_or_else(|| self.family.windowed(index), |layers| layers[index]);
+        match (self.config.window.filter(|_| windowed), self.family.looks) {
+            (None, Looks::Sliding | Looks::Chunked) => Window::None,
+            (Some(window), Looks::Sliding) => Window::Sliding(window),
+            (Some(chunk), Looks::Chunked) => Window::Chunked(chunk),
+        }
+    }
+
+    /// The layer whose keys and values layer `index` looks at: its own, or, for the last of a model that shares them, those of the
+    /// last layer before that sees the same positions.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where there is no such layer.
+    pub fn kv_layer(&self, index: usize) -> Result<usize> {
+        let own = self.config.layers.saturating_sub(self.config.shared_kv_layers);
+        if index < own {
+            return Ok(index);
+        }
+        (0..own).rev().find(|i| self.window(*i) == self.window(index)).ok_or_else(|| {
+            let fault = Fault::at(format!("{}.attention.shared_kv_layers", self.config.architecture));
+            Error::Model(fault.expected(format!("a layer with keys and values for layer {index}")).found("none with its window"))
+        })
+    }
+
+    /// Passes over a tensor that is not needed, if the file has it.
+    pub fn pass_over(&self, name: &str) {
+        self.used.borrow_mut().insert(name.to_owned());
     }
 
     /// Sees to it that every tensor of the file was asked for.

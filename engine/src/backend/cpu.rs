@@ -400,6 +400,10 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn columns(&self, step: &mut Step, x: &Tensor, from: usize, width: usize, out: &mut Tensor) {
+        ops::copy_channels(self.cpu(&step.stop), (x.values(), x.width), from, (out.shape(x.rows, width), width), 0, width);
+    }
+
     fn copy(&self, _: &mut Step, x: &Tensor, out: &mut Tensor) {
         out.shape(x.rows, x.width).copy_from_slice(x.values());
     }

@@ -174,6 +174,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn experts(&self, step: &mut Self::Step, x: &Self::Tensor, experts: &ExpertWeights<Self>, out: &mut Self::Tensor);
     /// `x[t] *= sigmoid(gate[t])`, one gate a token.
     fn gate(&self, step: &mut Self::Step, x: &mut Self::Tensor, gate: &Self::Tensor);
+    /// `out[t] = x[t][from..from + width]`.
+    fn columns(&self, step: &mut Self::Step, x: &Self::Tensor, from: usize, width: usize, out: &mut Self::Tensor);
     /// `out = x`.
     fn copy(&self, step: &mut Self::Step, x: &Self::Tensor, out: &mut Self::Tensor);
     /// `x += y`.

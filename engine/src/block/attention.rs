@@ -2,30 +2,43 @@
 //!
 //! ```text
 //! q, k, v = h·Wq, h·Wk, h·Wv;  q, k = norm(q), norm(k);  q, k = temperature · rope(q), rope(k)
-//! y = softmax(scale · q·kᵀ) v · Wo                 norms, biases, ropes, temperature, window, sinks and soft cap optional
+//! y = softmax(scale · q·kᵀ) v · Wo                                                           all but the products optional
 //! ```
+//! Variants: norms before or after the rope, of values too; a temperature; windows, sinks, a soft cap; values that are keys; keys and
+//! values of an earlier layer (Brandon et al. 2024).
 
 use crate::backend::{Attend, Backend, Linear, Qkv, Window};
 use crate::block::rope::Rope;
 use crate::block::{Norm, Work};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
-use crate::config::Scaling;
+use crate::config::{RopeConfig, Scaling, Tempered};
 use crate::error::{Error, Fault, Result};
+use crate::family::Values;
 use crate::weights::Loader;
 use std::fmt;
 
 /// One attention layer.
 pub struct Attention<B: Backend> {
     q: Linear<B>,
-    k: Linear<B>,
-    v: Linear<B>,
-    o: Linear<B>,
     q_norm: Option<Norm<B>>,
-    k_norm: Option<Norm<B>>,
+    /// `None` where it looks at an earlier layer's.
+    kv: Option<KeysValues<B>>,
+    o: Linear<B>,
+    /// Of rotated queries and keys.
+    late_norm: Option<Norm<B>>,
     attend: Attend<B>,
     kv_heads: usize,
     key_dim: usize,
     turns: Turns,
+}
+
+/// What makes keys and values.
+struct KeysValues<B: Backend> {
+    k: Linear<B>,
+    k_norm: Option<Norm<B>>,
+    /// `None` where values are keys before their norm.
+    v: Option<Linear<B>>,
+    v_norm: Option<Norm<B>>,
 }
 
 /// What positions do to queries and keys, as numbers among the decoder's ropes.
@@ -45,71 +58,98 @@ impl<B: Backend> Attention<B> {
     /// Where a tensor is missing or does not fit.
     pub fn load(loader: &Loader<'_, B>, index: usize, ropes: &mut Vec<Rope>) -> Result<Attention<B>> {
         let config = loader.config;
-        let (heads, kv_heads) = (config.heads[index], config.kv_heads[index]);
-        let (key_dim, value_dim, width) = (config.key_dim, config.value_dim, config.width);
+        let window = loader.window(index);
+        let (heads, kv_heads, width) = (config.heads[index], config.kv_heads[index], config.width);
+        let (key_dim, value_dim) = config.head_dims(window.reach());
         if heads == 0 || kv_heads == 0 || key_dim == 0 || value_dim == 0 {
             let fault = Fault::at(format!("{}.attention.head_count", config.architecture)).expected("at least one head");
             return Err(Error::Model(fault.found(format!("none in layer {index}"))));
         }
         let name = |part: &str| format!("blk.{index}.{part}");
-        let [q, k, v] = if loader.has(&name("attn_qkv.weight")) {
-            loader.fused(&name("attn_qkv"), [heads * key_dim, kv_heads * key_dim, kv_heads * value_dim], width)?
-        } else {
-            [
-                loader.linear(&name("attn_q"), heads * key_dim, width)?,
-                loader.linear(&name("attn_k"), kv_heads * key_dim, width)?,
-                loader.linear(&name("attn_v"), kv_heads * value_dim, width)?,
-            ]
-        };
-        let windowed = config.windowed.as_ref().map_or_else(|| loader.family.windowed(index), |layers| layers[index]);
-        let window = config.window.filter(|_| windowed);
+        let (q, kv) = KeysValues::load(loader, index, [heads * key_dim, kv_heads * key_dim, kv_heads * value_dim], kv_heads)?;
+        let turns = Turns::load(loader, index, window, key_dim, ropes)?;
+        let late = config.late_norm.filter(|_| turns.k.is_some());
         Ok(Attention {
             q,
-            k,
-            v,
-            o: loader.linear(&name("attn_output"), width, heads * value_dim)?,
             q_norm: head_norm(loader, &name("attn_q_norm"), key_dim, heads)?,
-            k_norm: head_norm(loader, &name("attn_k_norm"), key_dim, kv_heads)?,
+            kv,
+            o: loader.linear(&name("attn_output"), width, heads * value_dim)?,
+            late_norm: late.map(|_| loader.plain_norm(key_dim)).transpose()?,
             attend: Attend {
                 heads,
                 value_dim,
                 scale: config.attention_scale.unwrap_or(1.0 / (key_dim as f32).sqrt()),
                 softcap: config.attention_softcap,
-                window: window.map_or(Window::None, Window::Sliding),
+                window,
                 sinks: loader.vector(&name("attn_sinks.weight"), heads)?,
             },
             kv_heads,
             key_dim,
-            turns: Turns::load(loader, index, window, ropes)?,
+            turns,
         })
     }
 
-    /// Keys and values of every position that is seen again.
-    pub fn state(&self, options: &CacheOptions) -> StateSpec {
+    /// Keys and values of every position that is seen again; `None` where they are an earlier layer's.
+    pub fn state(&self, options: &CacheOptions) -> Option<StateSpec> {
         let CacheOptions { k, v, batch, .. } = *options;
         let Attend { value_dim, window, .. } = self.attend;
-        StateSpec::KeyValue { heads: self.kv_heads, key_dim: self.key_dim, value_dim, k, v, window, batch }
+        self.kv.as_ref()?;
+        Some(StateSpec::KeyValue { heads: self.kv_heads, key_dim: self.key_dim, value_dim, k, v, window, batch })
     }
 
     /// `out = attention(h)`.
     pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
-        let step = &mut work.step;
-        backend.linear(step, &work.h, &mut [(&self.q, &mut work.q), (&self.k, &mut work.k), (&self.v, &mut work.v)]);
-        if let Some(norm) = &self.q_norm {
-            backend.norm_in_place(step, &mut work.q, norm);
+        let Work { step, h, q, k, v, mixed, .. } = work;
+        match &self.kv {
+            None => backend.linear(step, h, &mut [(&self.q, q)]),
+            Some(KeysValues { k: kw, v: Some(vw), .. }) => backend.linear(step, h, &mut [(&self.q, q), (kw, k), (vw, v)]),
+            Some(KeysValues { k: kw, v: None, .. }) => {
+                backend.linear(step, h, &mut [(&self.q, q), (kw, k)]);
+                backend.copy(step, k, v);
+            }
         }
-        if let Some(norm) = &self.k_norm {
-            backend.norm_in_place(step, &mut work.k, norm);
+        let norm = |step: &mut B::Step, x: &mut B::Tensor, norm: &Option<Norm<B>>| {
+            norm.iter().for_each(|norm| backend.norm_in_place(step, x, norm));
+        };
+        norm(step, q, &self.q_norm);
+        self.turns.q.iter().for_each(|rope| backend.rotate(step, q, self.key_dim, *rope));
+        norm(step, q, &self.late_norm);
+        if let Some(kv) = &self.kv {
+            norm(step, k, &kv.k_norm);
+            self.turns.k.iter().for_each(|rope| backend.rotate(step, k, self.key_dim, *rope));
+            norm(step, k, &self.late_norm);
+            norm(step, v, &kv.v_norm);
         }
-        for rope in &self.turns.q {
-            backend.rotate(step, &mut work.q, self.key_dim, *rope);
+        let qkv = Qkv { q, kv: self.kv.as_ref().map(|_| (&*k, Some(&*v))) };
+        backend.attend(step, &self.attend, qkv, sequences, slot, mixed);
+        backend.linear(step, mixed, &mut [(&self.o, out)]);
+    }
+}
+
+impl<B: Backend> KeysValues<B> {
+    /// What makes the queries, keys and values of layer `index`, whose heights are these.
+    fn load(loader: &Loader<'_, B>, index: usize, heights: [usize; 3], kv_heads: usize) -> Result<(Linear<B>, Option<KeysValues<B>>)> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let (width, [q_rows, k_rows, v_rows]) = (loader.config.width, heights);
+        if loader.kv_layer(index)? != index {
+            // Some files hold what these layers were trained with and do not use.
+            ["attn_k.weight", "attn_v.weight", "attn_k_norm.weight"].iter().for_each(|part| loader.pass_over(&name(part)));
+            return Ok((loader.linear(&name("attn_q"), q_rows, width)?, None));
         }
-        if let Some(rope) = self.turns.k {
-            backend.rotate(step, &mut work.k, self.key_dim, rope);
-        }
-        let qkv = Qkv { q: &work.q, kv: Some((&work.k, Some(&work.v))) };
-        backend.attend(step, &self.attend, qkv, sequences, slot, &mut work.mixed);
-        backend.linear(step, &work.mixed, &mut [(&self.o, out)]);
+        let (q, k, v) = if loader.has(&name("attn_qkv.weight")) {
+            let [q, k, v] = loader.fused(&name("attn_qkv"), heights, width)?;
+            (q, k, Some(v))
+        } else {
+            let keys = loader.family.values == Values::Normed && !loader.has(&name("attn_v.weight")) && k_rows == v_rows;
+            let v = if keys { None } else { Some(loader.linear(&name("attn_v"), v_rows, width)?) };
+            (loader.linear(&name("attn_q"), q_rows, width)?, loader.linear(&name("attn_k"), k_rows, width)?, v)
+        };
+        let v_norm = match loader.family.values {
+            Values::Projected => None,
+            Values::Normed => Some(loader.plain_norm(v_rows / kv_heads)?),
+        };
+        let k_norm = head_norm(loader, &name("attn_k_norm"), k_rows / kv_heads, kv_heads)?;
+        Ok((q, Some(KeysValues { k, k_norm, v, v_norm })))
     }
 }
 
@@ -121,18 +161,21 @@ fn head_norm<B: Backend>(loader: &Loader<'_, B>, name: &str, head_dim: usize, he
 
 impl Turns {
     /// Those of layer `index`. A rope that no earlier layer has is added to `ropes`.
-    fn load<B: Backend>(loader: &Loader<'_, B>, index: usize, window: Option<usize>, ropes: &mut Vec<Rope>) -> Result<Turns> {
-        let key_dim = loader.config.key_dim;
+    fn load<B: Backend>(loader: &Loader<'_, B>, index: usize, window: Window, key_dim: usize, ropes: &mut Vec<Rope>) -> Result<Turns> {
         let mut number = |rope: Rope| {
             ropes.iter().position(|r| *r == rope).unwrap_or_else(|| {
                 ropes.push(rope);
                 ropes.len() - 1
             })
         };
-        let roped = loader.family.roped(index, window == loader.config.window);
-        let own = if roped { Some(rope(loader, window.is_some())?) } else { None };
+        let roped = loader.family.roped(index, window.reach() == loader.config.window);
+        let own = if roped { Some(rope(loader, window != Window::None)?) } else { None };
         let text = own.as_ref().map_or_else(|| "no rope".to_owned(), Rope::to_string);
-        let (q, text) = match (&own, loader.config.temperature) {
+        let temperature = loader.config.temperature.filter(|t| match t.layers {
+            Tempered::All => true,
+            Tempered::WithoutRope => own.is_none(),
+        });
+        let (q, text) = match (&own, temperature) {
             (None, None) => (vec![], text),
             (Some(own), None) => (vec![number(own.clone())], text),
             // Where all channels turn, one pass does both.
@@ -150,7 +193,8 @@ pub(super) fn rope<B: Backend>(loader: &Loader<'_, B>, windowed: bool) -> Result
     let pairing = loader.family.pairing;
     let pairs = config.rotary / 2;
     if let Some(base) = config.window_base.filter(|_| windowed) {
-        return Ok(Rope::new(config, pairing, base, Scaling::None, None));
+        let rotary = config.window_rotary.unwrap_or(config.rotary);
+        return Ok(Rope::new(&RopeConfig { rotary, ..config.clone() }, pairing, base, Scaling::None, None));
     }
     // Per-frequency divisors: Llama 3.1 has one list, LongRoPE one for short contexts and one for long ones.
     let [short, long] = ["rope_factors_short.weight", "rope_factors_long.weight"].map(|name| (name, loader.values(name, pairs)));
@@ -183,7 +227,16 @@ impl<B: Backend> fmt::Display for Attention<B> {
             Some(_) => f.write_str(" qk-norm of all heads")?,
             None => {}
         }
+        match &self.kv {
+            None => f.write_str(" shared kv")?,
+            Some(KeysValues { v: None, .. }) => f.write_str(" v=k v-norm")?,
+            Some(KeysValues { v_norm: Some(_), .. }) => f.write_str(" v-norm")?,
+            Some(KeysValues { v_norm: None, .. }) => {}
+        }
         write!(f, " {}", self.turns.text)?;
+        if self.late_norm.is_some() {
+            f.write_str(" → qk-norm")?;
+        }
         match self.attend.window {
             Window::None => {}
             Window::Sliding(window) => write!(f, " window {window}")?,

@@ -90,8 +90,18 @@ impl<B: Backend> Experts<B> {
 
     /// `out = Σ experts(h) + shared(h)`.
     pub fn forward(&self, backend: &B, work: &mut Work<B>, out: &mut B::Tensor) {
+        self.choose(backend, work);
+        self.compute(backend, work, out);
+    }
+
+    /// Chooses the experts of each token by `h`; the choice stays in the step.
+    pub fn choose(&self, backend: &B, work: &mut Work<B>) {
         backend.linear(&mut work.step, &work.h, &mut [(&self.router, &mut work.router)]);
         backend.route(&mut work.step, &work.router, &self.routing, self.bias.as_ref());
+    }
+
+    /// `out = Σ experts(h) + shared(h)` of the experts chosen.
+    pub fn compute(&self, backend: &B, work: &mut Work<B>, out: &mut B::Tensor) {
         backend.experts(&mut work.step, &work.h, &self.weights, out);
         let Some(shared) = &self.shared else { return };
         let mut part = std::mem::take(&mut work.shared);

@@ -1,9 +1,11 @@
 //! The organs of a decoder: one a file.
 
 pub mod attention;
+pub mod beside;
 pub mod dense;
 pub mod experts;
 pub mod latent;
+pub mod per_layer;
 pub mod rope;
 
 use crate::backend::Backend;
@@ -12,6 +14,7 @@ use crate::config::NormKind;
 use crate::error::Result;
 use crate::weights::Loader;
 use attention::Attention;
+use beside::Beside;
 use dense::Dense;
 use experts::Experts;
 use hob_kernels::ops::Activation;
@@ -47,6 +50,8 @@ pub enum FeedForward<B: Backend> {
     Dense(Dense<B>),
     /// A choice of experts for each.
     Experts(Experts<B>),
+    /// Both, side by side.
+    Beside(Beside<B>),
 }
 
 /// Buffers of a step, made once and reused. Each is named for its role; blocks that never run at the same time share them.
@@ -72,6 +77,8 @@ pub struct Work<B: Backend> {
     pub router: B::Tensor,
     /// What the shared expert gives, `[tokens, width]`.
     pub shared: B::Tensor,
+    /// Each layer's own vector of the token, `[tokens, layers · w]`.
+    pub inputs: B::Tensor,
 }
 
 impl<B: Backend> Default for Work<B> {
@@ -87,6 +94,7 @@ impl<B: Backend> Default for Work<B> {
             up: Default::default(),
             router: Default::default(),
             shared: Default::default(),
+            inputs: Default::default(),
         }
     }
 }
@@ -103,11 +111,11 @@ impl<B: Backend> Mixer<B> {
         Ok(vec![Mixer::Attention(Attention::load(loader, index, ropes)?)])
     }
 
-    /// What it remembers of a sequence.
-    pub fn state(&self, options: &CacheOptions) -> StateSpec {
+    /// What it remembers of a sequence, if anything.
+    pub fn state(&self, options: &CacheOptions) -> Option<StateSpec> {
         match self {
             Mixer::Attention(attention) => attention.state(options),
-            Mixer::Latent(latent) => latent.state(options),
+            Mixer::Latent(latent) => Some(latent.state(options)),
         }
     }
 
@@ -126,18 +134,21 @@ impl<B: Backend> FeedForward<B> {
     /// # Errors
     /// Where a tensor is missing or does not fit.
     pub fn load(loader: &Loader<'_, B>, index: usize) -> Result<FeedForward<B>> {
-        if loader.has(&format!("blk.{index}.ffn_gate_inp.weight")) {
+        if Beside::is_in(loader, index) {
+            Beside::load(loader, index).map(FeedForward::Beside)
+        } else if loader.has(&format!("blk.{index}.ffn_gate_inp.weight")) {
             Experts::load(loader, index).map(FeedForward::Experts)
         } else {
             Dense::load(loader, index).map(FeedForward::Dense)
         }
     }
 
-    /// `out = ffn(h)`.
-    pub fn forward(&self, backend: &B, work: &mut Work<B>, out: &mut B::Tensor) {
+    /// `out = ffn(h)`, where h is a norm of `x`.
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, x: &B::Tensor, out: &mut B::Tensor) {
         match self {
             FeedForward::Dense(dense) => dense.forward(backend, work, out),
             FeedForward::Experts(experts) => experts.forward(backend, work, out),
+            FeedForward::Beside(both) => both.forward(backend, work, x, out),
         }
     }
 }
@@ -177,6 +188,7 @@ impl<B: Backend> fmt::Display for FeedForward<B> {
         match self {
             FeedForward::Dense(dense) => dense.fmt(f),
             FeedForward::Experts(experts) => experts.fmt(f),
+            FeedForward::Beside(both) => both.fmt(f),
         }
     }
 }

@@ -122,12 +122,14 @@ impl fmt::Display for Rope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Tempered;
 
     fn rope(scaling: Scaling, divisors: Option<&[f32]>) -> Rope {
         let config = RopeConfig {
             base: 1e4,
             window_base: None,
             rotary: 8,
+            window_rotary: None,
             scaling,
             original_context: 32,
             attention_factor: 1.0,
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn queries_grow_by_the_logarithm_of_their_position() {
-        let temperature = Temperature { scale: 0.5, length: 4, offset: 0 };
+        let temperature = Temperature { scale: 0.5, length: 4, offset: 0, layers: Tempered::All };
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         Rope::still(4, temperature).angles([0, 3, 4, 11, 12].into_iter(), &mut cos, &mut sin);
         // ⌊position / 4⌋ is 0 0 1 2 3.

@@ -61,6 +61,13 @@ impl Header {
         &self.metadata.iter().find(|(k, _)| k.ends_with(key)).unwrap().1
     }
 
+    /// Whether some layer has keys and no values.
+    #[allow(dead_code)] // not every test that reads headers asks
+    pub(crate) fn values_from_keys(&self) -> bool {
+        let has = |name: &str| self.tensors.iter().any(|t| t.name == name);
+        self.tensors.iter().any(|t| t.name.ends_with(".attn_k.weight") && !has(&t.name.replace("attn_k.", "attn_v.")))
+    }
+
     /// The model, in memory.
     pub(crate) fn build(&self) -> Gguf {
         Gguf::from_vec(self.bytes()).unwrap()

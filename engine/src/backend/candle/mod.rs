@@ -360,6 +360,13 @@ impl Backend for CandleBackend {
         });
     }
 
+    fn columns(&self, step: &mut Step, x: &Tensor, from: usize, width: usize, out: &mut Tensor) {
+        step.attempt("columns", |_| {
+            out.put(x.get()?.narrow(1, from, width)?.contiguous()?);
+            Ok(())
+        });
+    }
+
     fn copy(&self, step: &mut Step, x: &Tensor, out: &mut Tensor) {
         // No verb changes an array that another tensor holds, so both may hold the same one.
         step.attempt("copy", |_| {
