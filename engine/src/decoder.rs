@@ -365,7 +365,9 @@ impl<B: Backend> Decoder<B> {
 fn read_per_token(gguf: &Gguf, config: &Config) -> u64 {
     let tied = gguf.tensor("output.weight").is_none();
     let read = |t: &crate::gguf::TensorInfo| match config.experts {
-        _ if t.name == "per_layer_token_embd.weight" || t.name == "token_embd.weight" && !tied => t.size() / t.dims.get(1).copied().unwrap_or(1).max(1),
+        _ if t.name == "per_layer_token_embd.weight" || t.name == "token_embd.weight" && !tied => {
+            t.size() / t.dims.get(1).copied().unwrap_or(1).max(1)
+        }
         Some(experts) if t.name.contains("_exps.") => t.size() / experts.count as u64 * experts.used as u64,
         Some(_) | None => t.size(),
     };
@@ -379,7 +381,8 @@ impl<B: Backend> Run for Decoder<B> {
 
     fn cache(&self, options: &CacheOptions) -> Result<Cache> {
         let mixers = self.layers.iter().flat_map(|l| &l.mixers);
-        let states = mixers.filter_map(|m| m.state(options)).map(|spec| self.backend.state(&spec, options.capacity)).collect::<Result<_>>()?;
+        let states =
+            mixers.filter_map(|m| m.state(options)).map(|spec| self.backend.state(&spec, options.capacity)).collect::<Result<_>>()?;
         Ok(Cache::new(Sequence::<B>::new(states, options)))
     }
 

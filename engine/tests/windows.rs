@@ -28,12 +28,8 @@ fn tokens() -> Vec<u32> {
 fn feed(model: &dyn Run, cache: &mut Cache, tokens: &[u32], batch: usize) -> Vec<u32> {
     let (mut all, mut logits) = (Vec::new(), Vec::new());
     for part in tokens.chunks(batch) {
-        let entry = |(i, token): (usize, &u32)| Entry {
-            token: *token,
-            sequence: 0,
-            position: (cache.len() + i) as u32,
-            logits: Logits::Want,
-        };
+        let entry =
+            |(i, token): (usize, &u32)| Entry { token: *token, sequence: 0, position: (cache.len() + i) as u32, logits: Logits::Want };
         let entries: Vec<Entry> = part.iter().enumerate().map(entry).collect();
         model.step(&entries, &mut [cache], &Canceller::new(), &mut logits).unwrap();
         all.extend(logits.iter().map(|x| x.to_bits()));
