@@ -66,8 +66,8 @@ const IQ1_POINTS: &str = "\
     KC7iCogKqCCKCCoqKgCCoAQqIKgIg67CogLCKq7Sy66/6SK+uqKIShCa2CKMmDoCCgCCiomYACiCCoqqroq6imKoiiACQACoKKCAC6AAFFCFFCqCAFFCFFSqGAgS\
     qKAClCAENQEFCiCCFFCFFAACCKIryDCAAAgqKgiC6Ci6iKAACiUCokOFAExSFFFAFFAqCAFFCFFCISCCIiiCAhAAFFAFFAqAAFFCFF";
 
-/// Codebook IQ1 of IQ1_S and IQ1_M.
-pub(super) static IQ1: [[i8; 8]; 2048] = points(IQ1_POINTS, Sums::All, [-1, 0, 1]);
+/// Codebook IQ1 of IQ1_S and IQ1_M, in eighths.
+pub(super) static IQ1: [[i8; 8]; 2048] = points(IQ1_POINTS, Sums::All, [-8, 0, 8]);
 /// Codebook of IQ2_XXS.
 pub(super) static IQ2_XXS: [[i8; 8]; 256] = points(IQ2_XXS_POINTS, Sums::Even, IQ2_VALUES);
 /// Codebook of IQ2_XS.

@@ -42,15 +42,30 @@ fn long(bytes: &[u8], at: usize) -> u32 {
 /// Signs of eight weights from seven bits: their number is even.
 fn even(seven: u32) -> u8 {
     let seven = seven as u8 & 127;
-    seven | (seven.count_ones() as u8 & 1) << 7
+    // Bit n of 0x6996: whether n has an odd number of ones. (Counting them takes a loop where no instruction may be assumed.)
+    let odd = 0x6996u16 >> ((seven ^ seven >> 4) & 15) & 1;
+    seven | (odd as u8) << 7
 }
 
-/// The values of a point, negative where a bit of `signs` is set.
-fn set_signed<const D: usize>(codes: &mut [i8], point: &[i8; D], signs: u8) {
-    for (i, (code, value)) in codes[..D].iter_mut().zip(point).enumerate() {
-        let mask = -((signs >> i & 1) as i8);
-        *code = (value ^ mask) - mask;
-    }
+/// Eight values, none of them 0, negative where a bit of `signs` is set. All at once in the bytes of a word, as this is most of what
+/// unpacking costs.
+fn signed(values: [i8; 8], signs: u8) -> [i8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // Bit i of byte i; 1 in each byte that has it; -v is !v + 1, which carries nowhere as v is not 0.
+    let bits = u64::from(signs) * ONES & 0x8040_2010_0804_0201;
+    let negative = (bits + 0x7f * ONES) >> 7 & ONES;
+    let values = u64::from_le_bytes(values.map(|value| value as u8));
+    ((values ^ negative * 255) + negative).to_le_bytes().map(|byte| byte as i8)
+}
+
+/// Two points of four values.
+fn join([a, b, c, d]: [i8; 4], [e, f, g, h]: [i8; 4]) -> [i8; 8] {
+    [a, b, c, d, e, f, g, h]
+}
+
+/// What is no group's own.
+fn start(block: &mut Block, d: f32, group: usize) {
+    (block.d, block.dmin, block.group, block.mins) = (d, 0.0, group, [0; 16]);
 }
 
 /// 2n + 1
@@ -64,101 +79,94 @@ fn nibble(bytes: &[u8], g: usize) -> u8 {
 }
 
 pub(super) fn unpack_iq1_s(bytes: &[u8], block: &mut Block) {
-    block.group = 32;
-    block.d = 0.125 * f16_at(bytes, 0);
+    start(block, 0.125 * f16_at(bytes, 0), 32);
+    let (codes, _) = block.codes.as_chunks_mut::<8>();
     for g in 0..8 {
         let high = word(bytes, 34 + 2 * g);
         block.scales[g] = odd((high >> 12 & 7) as u8);
         for k in 0..4 {
             let point = usize::from(bytes[2 + 4 * g + k]) | usize::from(high >> (3 * k) & 7) << 8;
-            set_eighths(&mut block.codes[32 * g + 8 * k..], point, high >> 15);
+            codes[4 * g + k] = eighths(point, high >> 15);
         }
     }
 }
 
 pub(super) fn unpack_iq1_m(bytes: &[u8], block: &mut Block) {
-    block.group = 16;
     let scales: [u16; 4] = std::array::from_fn(|i| word(bytes, 48 + 2 * i));
     let d = scales.iter().rev().fold(0, |d, word| d << 4 | word >> 12);
-    block.d = 0.125 * half::f16::from_bits(d).to_f32();
+    start(block, 0.125 * half::f16::from_bits(d).to_f32(), 16);
+    let (codes, _) = block.codes.as_chunks_mut::<8>();
     for g in 0..16 {
         block.scales[g] = odd((scales[g / 4] >> (3 * (g % 4)) & 7) as u8);
         for k in 0..2 {
             let high = u16::from(bytes[32 + g] >> (4 * k));
             let point = usize::from(bytes[2 * g + k]) | usize::from(high & 7) << 8;
-            set_eighths(&mut block.codes[16 * g + 8 * k..], point, high >> 3 & 1);
+            codes[2 * g + k] = eighths(point, high >> 3 & 1);
         }
     }
 }
 
-/// Eight times the values of a point, and one more, or one less where `less` is 1.
-fn set_eighths(codes: &mut [i8], point: usize, less: u16) {
+/// The values of a point in eighths, and one more, or one less where `less` is 1.
+fn eighths(point: usize, less: u16) -> [i8; 8] {
     let delta = 1 - 2 * less as i8;
-    for (code, value) in codes[..8].iter_mut().zip(&grid::IQ1[point]) {
-        *code = 8 * value + delta;
-    }
+    grid::IQ1[point].map(|value| value + delta)
 }
 
 pub(super) fn unpack_iq2_xxs(bytes: &[u8], block: &mut Block) {
-    block.group = 32;
-    block.d = 0.125 * f16_at(bytes, 0);
+    start(block, 0.125 * f16_at(bytes, 0), 32);
+    let (codes, _) = block.codes.as_chunks_mut::<8>();
     for g in 0..8 {
         let signs = long(bytes, 6 + 8 * g);
         block.scales[g] = odd((signs >> 28) as u8);
         for k in 0..4 {
-            let point = &grid::IQ2_XXS[usize::from(bytes[2 + 8 * g + k])];
-            set_signed(&mut block.codes[32 * g + 8 * k..], point, even(signs >> (7 * k)));
+            codes[4 * g + k] = signed(grid::IQ2_XXS[usize::from(bytes[2 + 8 * g + k])], even(signs >> (7 * k)));
         }
     }
 }
 
 pub(super) fn unpack_iq2_xs(bytes: &[u8], block: &mut Block) {
-    block.group = 16;
-    block.d = 0.125 * f16_at(bytes, 0);
+    start(block, 0.125 * f16_at(bytes, 0), 16);
     for g in 0..16 {
         block.scales[g] = odd(nibble(&bytes[66..], g));
     }
-    for (i, codes) in block.codes.chunks_exact_mut(8).enumerate() {
+    for (i, codes) in block.codes.as_chunks_mut().0.iter_mut().enumerate() {
         let word = word(bytes, 2 + 2 * i);
-        set_signed(codes, &grid::IQ2_XS[usize::from(word & 511)], even(u32::from(word >> 9)));
+        *codes = signed(grid::IQ2_XS[usize::from(word & 511)], even(u32::from(word >> 9)));
     }
 }
 
 pub(super) fn unpack_iq2_s(bytes: &[u8], block: &mut Block) {
-    block.group = 16;
-    block.d = 0.125 * f16_at(bytes, 0);
+    start(block, 0.125 * f16_at(bytes, 0), 16);
     for g in 0..16 {
         block.scales[g] = odd(nibble(&bytes[74..], g));
     }
-    for (i, codes) in block.codes.chunks_exact_mut(8).enumerate() {
+    for (i, codes) in block.codes.as_chunks_mut().0.iter_mut().enumerate() {
         let high = bytes[66 + i / 4] >> (2 * (i % 4)) & 3;
         let point = usize::from(bytes[2 + i]) | usize::from(high) << 8;
-        set_signed(codes, &grid::IQ2_S[point], bytes[34 + i]);
+        *codes = signed(grid::IQ2_S[point], bytes[34 + i]);
     }
 }
 
 pub(super) fn unpack_iq3_xxs(bytes: &[u8], block: &mut Block) {
-    block.group = 32;
-    block.d = 0.25 * f16_at(bytes, 0);
+    start(block, 0.25 * f16_at(bytes, 0), 32);
+    let (codes, _) = block.codes.as_chunks_mut::<8>();
     for g in 0..8 {
         let signs = long(bytes, 66 + 4 * g);
         block.scales[g] = odd((signs >> 28) as u8);
-        for k in 0..8 {
-            let point = &grid::IQ3_XXS[usize::from(bytes[2 + 8 * g + k])];
-            let signs = even(signs >> (7 * (k / 2))) >> (4 * (k % 2));
-            set_signed(&mut block.codes[32 * g + 4 * k..], point, signs);
+        for k in 0..4 {
+            let point = |i: usize| grid::IQ3_XXS[usize::from(bytes[2 + 8 * g + 2 * k + i])];
+            codes[4 * g + k] = signed(join(point(0), point(1)), even(signs >> (7 * k)));
         }
     }
 }
 
 pub(super) fn unpack_iq3_s(bytes: &[u8], block: &mut Block) {
-    block.group = 32;
-    block.d = f16_at(bytes, 0);
+    start(block, f16_at(bytes, 0), 32);
     for g in 0..8 {
         block.scales[g] = odd(nibble(&bytes[106..], g));
     }
-    for (i, codes) in block.codes.chunks_exact_mut(4).enumerate() {
-        let point = usize::from(bytes[2 + i]) | usize::from(bytes[66 + i / 8] >> (i % 8) & 1) << 8;
-        set_signed(codes, &grid::IQ3_S[point], bytes[74 + i / 2] >> (4 * (i % 2)));
+    for (i, codes) in block.codes.as_chunks_mut().0.iter_mut().enumerate() {
+        let point = |k: usize| grid::IQ3_S[usize::from(bytes[2 + k]) | usize::from(bytes[66 + k / 8] >> (k % 8) & 1) << 8];
+        *codes = signed(join(point(2 * i), point(2 * i + 1)), bytes[74 + i]);
     }
 }
