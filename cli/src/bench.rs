@@ -166,8 +166,9 @@ fn measure(model: &Model, test: &Test, repetitions: usize) -> Result<Outcome, Fa
     let time = units::now();
     let mut samples_ns = Vec::with_capacity(repetitions);
     for _ in 0..repetitions {
-        if session.len() != depth.len() && session.truncate(depth.len()).is_err() {
-            // A recurrent state cannot go back: it starts again.
+        session.truncate(depth.len())?;
+        if session.computed() < depth.len() {
+            // A recurrent state cannot go back: it starts again, before the clock does.
             session.clear()?;
             feed(&mut session, test.batch, &depth)?;
         }

@@ -6,6 +6,7 @@
 use crate::backend::{Backend, Window};
 use crate::error::{Error, Fault, Result};
 pub use hob_kernels::attention::KvType;
+pub use hob_kernels::recurrent::StateSize;
 use std::any::Any;
 
 /// How a cache is to be made.
@@ -50,6 +51,8 @@ pub enum StateSpec {
         /// Precision of both.
         kind: KvType,
     },
+    /// The same room however many positions: a matrix a head, and the last inputs of convolutions. At position 0 it begins anew.
+    Recurrent(StateSize),
 }
 
 /// How far a state can be taken back.
@@ -85,6 +88,8 @@ pub struct Sequence<B: Backend> {
     batch: usize,
     /// Length after each cut, so that a checkpoint knows whether its positions were overwritten since.
     cuts: Vec<usize>,
+    /// A step was broken off, which states that can only be copied do not survive.
+    lost: bool,
 }
 
 /// A length to come back to.
@@ -95,10 +100,22 @@ pub struct Checkpoint {
     copies: Option<Box<dyn Any + Send>>,
 }
 
+impl Checkpoint {
+    /// Positions that the cache held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it held none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
 impl<B: Backend> Sequence<B> {
     /// An empty sequence.
     pub fn new(states: Vec<B::State>, options: &CacheOptions) -> Sequence<B> {
-        Sequence { states, len: 0, capacity: options.capacity, batch: options.batch, cuts: Vec::new() }
+        Sequence { states, len: 0, capacity: options.capacity, batch: options.batch, cuts: Vec::new(), lost: false }
     }
 
     /// Positions held.
@@ -109,6 +126,25 @@ impl<B: Backend> Sequence<B> {
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Takes note that a step was broken off, whichever layers it had reached.
+    pub(crate) fn broken_off(&mut self) {
+        self.lost = self.only_copies();
+    }
+
+    fn only_copies(&self) -> bool {
+        self.states.iter().any(|s| s.rewind() == Rewind::CopyOnly)
+    }
+
+    /// # Errors
+    /// Where a step was broken off that the states did not survive.
+    fn sound(&self) -> Result<()> {
+        if !self.lost {
+            return Ok(());
+        }
+        let fault = Fault::at("cache").found("a step was broken off, and with it a recurrent state lost");
+        Err(Error::Input(fault.help("restore a checkpoint, or cut it back to 0")))
     }
 
     /// Takes note that every layer has appended `n` positions.
@@ -127,6 +163,8 @@ trait Erased: Send {
     fn capacity(&self) -> usize;
     fn batch(&self) -> usize;
     fn bytes(&self) -> u64;
+    fn only_copies(&self) -> bool;
+    fn sound(&self) -> Result<()>;
     fn truncate(&mut self, len: usize) -> Result<()>;
     fn checkpoint(&self) -> Result<Checkpoint>;
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()>;
@@ -151,12 +189,23 @@ impl<B: Backend> Erased for Sequence<B> {
         self.states.iter().map(LayerState::bytes).sum()
     }
 
+    fn only_copies(&self) -> bool {
+        Sequence::only_copies(self)
+    }
+
+    fn sound(&self) -> Result<()> {
+        Sequence::sound(self)
+    }
+
     fn truncate(&mut self, len: usize) -> Result<()> {
         if len > self.len {
             return Err(Error::Input(Fault::at("cache").expected(format!("a length up to {}", self.len)).found(len)));
         }
+        if len == 0 {
+            self.lost = false;
+        }
         if len == self.len {
-            return Ok(());
+            return self.sound();
         }
         let shortest = self.states.iter().map(|s| match s.rewind() {
             Rewind::Free => 0,
@@ -174,6 +223,7 @@ impl<B: Backend> Erased for Sequence<B> {
     }
 
     fn checkpoint(&self) -> Result<Checkpoint> {
+        self.sound()?;
         let copies = self.copy_states(self.len, |r| r != Rewind::Free)?;
         let copies = copies.iter().any(Option::is_some).then(|| Box::new(copies) as Box<dyn Any + Send>);
         Ok(Checkpoint { len: self.len, cuts: self.cuts.len(), copies })
@@ -205,12 +255,14 @@ impl<B: Backend> Erased for Sequence<B> {
             self.len = checkpoint.len;
             self.cuts.push(checkpoint.len);
         }
+        self.lost = false;
         Ok(())
     }
 
     fn fork(&self) -> Result<Box<dyn Erased>> {
+        self.sound()?;
         let states = self.states.iter().map(|s| s.copy(self.len)).collect::<Result<_>>()?;
-        Ok(Box::new(Sequence::<B> { states, len: self.len, capacity: self.capacity, batch: self.batch, cuts: Vec::new() }))
+        Ok(Box::new(Sequence::<B> { states, len: self.len, capacity: self.capacity, batch: self.batch, cuts: Vec::new(), lost: false }))
     }
 
     fn any(&mut self) -> &mut dyn Any {
@@ -251,6 +303,20 @@ impl Cache {
     /// Bytes it takes when full. Memory is touched as positions fill it.
     pub fn bytes(&self) -> u64 {
         self.0.bytes()
+    }
+
+    /// Whether a layer's state can only be taken back to copies of it: then a checkpoint is worth its room.
+    pub fn only_copies(&self) -> bool {
+        self.0.only_copies()
+    }
+
+    /// Sees to it that the cache has survived the last step.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the step was broken off and a state can only be copied: then a checkpoint must be restored, or
+    /// the cache cut back to 0.
+    pub fn sound(&self) -> Result<()> {
+        self.0.sound()
     }
 
     /// Forgets all positions from `len` on.

@@ -168,14 +168,14 @@ impl Chat {
             Some(session) => session,
             empty @ None => empty.insert(Session::new(&self.model, self.canceller.clone())?),
         };
-        // At least the last token is computed, for its logits. A cache that cannot go back starts again.
+        // At least the last token is computed, for its logits.
         let common = session.tokens().iter().zip(&prompt).take_while(|(a, b)| a == b).count().min(prompt.len().saturating_sub(1));
         if session.truncate(common).is_err() {
             session.clear()?;
         }
         let kept = session.len();
         session.reset_stats();
-        session.count_reused(kept);
+        session.count_reused(session.computed());
         self.canceller.clear();
         Ok(prompt[kept..].to_vec())
     }

@@ -54,6 +54,16 @@ pub struct Config {
     pub windowed: Option<Vec<bool>>,
     /// Latent attention, where the model has it.
     pub latent: Option<LatentConfig>,
+    /// State space or gated delta layers, where the model has some.
+    pub ssm: Option<SsmConfig>,
+    /// Taps of the convolutions of recurrent layers.
+    pub taps: Option<usize>,
+    /// Taps of the layers that are nothing but a convolution.
+    pub short_conv: Option<usize>,
+    /// Width of a head of Kimi's delta layers.
+    pub delta_dim: Option<usize>,
+    /// Whether the model was trained with ropes, where the file says so.
+    pub roped: Option<bool>,
     /// Mixture of experts, where the model is one.
     pub experts: Option<ExpertConfig>,
     /// Soft cap of attention scores: `cap · tanh(s / cap)`.
@@ -156,6 +166,21 @@ pub struct LatentConfig {
     pub key_dim: usize,
     /// A value head.
     pub value_dim: usize,
+}
+
+/// Numbers of state space layers (Mamba-2), which gated delta layers share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SsmConfig {
+    /// Taps of the convolutions.
+    pub taps: usize,
+    /// Width of the values of all heads.
+    pub inner: usize,
+    /// Width of a key: rows of a head's state.
+    pub state: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Heads of keys and queries.
+    pub groups: usize,
 }
 
 /// Mixture-of-experts numbers.
@@ -315,6 +340,11 @@ impl Config {
             window: keys.usize("attention.sliding_window")?.filter(|n| *n > 0),
             windowed: windowed(&keys, blocks)?,
             latent: latent(&keys, key_dim, value_dim)?,
+            ssm: ssm(&keys)?,
+            taps: keys.usize("ssm.conv_kernel")?,
+            short_conv: keys.usize("shortconv.l_cache")?,
+            delta_dim: keys.usize("kda.head_dim")?.filter(|n| *n > 0),
+            roped: keys.meta.bool(&keys.name("rope.scaling.finetuned"))?,
             experts: experts(&keys)?,
             attention_softcap: positive(keys.f32("attn_logit_softcapping")?),
             final_softcap: positive(keys.f32("final_logit_softcapping")?),
@@ -337,6 +367,39 @@ impl Config {
         let layer = tensor.strip_prefix("blk.").and_then(|rest| rest.split('.').next());
         layer.and_then(|n| n.parse().ok()).is_some_and(|n: usize| n >= self.layers && n - self.layers < self.drafting_layers)
     }
+
+    /// The numbers of state space layers, which the file must have.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where it has not.
+    pub fn ssm(&self) -> Result<SsmConfig> {
+        self.ssm.ok_or_else(|| {
+            let fault = Fault::at(format!("{}.ssm.inner_size", self.architecture)).expected("a number");
+            Error::Model(fault.found("no such key").help("the file has tensors of state space layers"))
+        })
+    }
+}
+
+fn ssm(keys: &Keys<'_>) -> Result<Option<SsmConfig>> {
+    if keys.usize("ssm.inner_size")?.is_none() {
+        return Ok(None);
+    }
+    let groups = keys.usize("ssm.group_count")?.unwrap_or(1);
+    let ssm = SsmConfig {
+        taps: keys.required("ssm.conv_kernel")?,
+        inner: keys.required("ssm.inner_size")?,
+        state: keys.required("ssm.state_size")?,
+        heads: keys.required("ssm.time_step_rank")?,
+        groups,
+    };
+    let refuse = |key: &str, expected: String, found: usize| Err(Error::Gguf(Fault::at(keys.name(key)).expected(expected).found(found)));
+    if ssm.inner % ssm.heads != 0 {
+        return refuse("ssm.inner_size", format!("a multiple of time_step_rank {}", ssm.heads), ssm.inner);
+    }
+    if groups == 0 || ssm.heads % groups != 0 || ssm.inner % groups != 0 {
+        return refuse("ssm.group_count", format!("a divisor of time_step_rank {}", ssm.heads), groups);
+    }
+    Ok(Some(ssm))
 }
 
 /// Zero in a file means "none".

@@ -8,7 +8,8 @@
 //!
 //! Which norms a layer has is read off its tensors: attn_norm and ffn_norm: pre-norm; attn_norm and post_attention_norm
 //! without ffn_norm: pre-norm whose second norm bears the other name; all four: sandwich (Gemma); only the two post norms:
-//! post-norm (OLMo 2); attn_norm alone: parallel residual (Command R), which files of two norms ask for by name (GPT-NeoX).
+//! post-norm (OLMo 2); attn_norm alone: parallel residual (Command R), which files of two norms ask for by name (GPT-NeoX), or a
+//! layer that is one block (Mamba-2, Nemotron-H).
 
 use crate::backend::{Backend, Linear};
 use crate::batch::{Canceller, Entry, Logits};
@@ -41,7 +42,7 @@ pub trait Run: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Input`] for a batch that does not fit its caches, [`Error::Cancelled`] once `stop` is pressed. Either way
-    /// the caches keep the length they had.
+    /// the caches keep the length they had; one with a recurrent state may then have to be restored ([`Cache::sound`]).
     fn step(&self, batch: &[Entry], caches: &mut [&mut Cache], stop: &Canceller, logits: &mut Vec<f32>) -> Result<()>;
 
     /// The architecture card: what was built, layer by layer.
@@ -160,12 +161,17 @@ impl<B: Backend> Layer<B> {
         if let Some(second) = norm("attn_norm_2")? {
             (pre, pre_ffn, residual) = (Some(second), pre, Residual::Parallel);
         }
+        let ffn = FeedForward::load(loader, index)?;
+        let mixers = Mixer::load(loader, index, ropes)?;
+        if mixers.is_empty() && ffn.is_none() {
+            return Err(loader.missing(&name("attn_q.weight")));
+        }
         Ok(Layer {
             pre,
-            mixers: Mixer::load(loader, index, ropes)?,
+            mixers,
             post,
             pre_ffn,
-            ffn: Some(FeedForward::load(loader, index)?),
+            ffn,
             post_ffn,
             residual,
             residual_scale: loader.config.residual_scale.unwrap_or(1.0),
@@ -190,7 +196,9 @@ impl<B: Backend> Layer<B> {
         if self.residual == Residual::Parallel && self.pre_ffn.is_some() {
             normed(backend, work, x, self.pre_ffn.as_ref());
         }
-        self.add_normed(backend, work, x, y, z, self.post.as_ref());
+        if !self.mixers.is_empty() {
+            self.add_normed(backend, work, x, y, z, self.post.as_ref());
+        }
         if let Some(ffn) = &self.ffn {
             match self.residual {
                 Residual::Parallel => {}
@@ -272,7 +280,11 @@ impl<B: Backend> Decoder<B> {
         } else {
             Linear { weight: loader.matrix(embed, vocab, width)?, bias: None }
         };
-        let norm = loader.norm("output_norm", width)?.ok_or_else(|| loader.missing("output_norm.weight"))?;
+        // LFM2 calls it by the name of the norm that other families have behind the embeddings.
+        let norm = match loader.norm("output_norm", width)? {
+            Some(norm) => norm,
+            None => loader.norm("token_embd_norm", width)?.ok_or_else(|| loader.missing("output_norm.weight or token_embd_norm.weight"))?,
+        };
         let embed = loader.matrix(embed, vocab, width)?;
         let inputs = LayerInputs::load(&loader)?;
         loader.finish()?;
@@ -323,6 +335,7 @@ impl<B: Backend> Decoder<B> {
         let refuse = |place: String, expected: String, found: String| Err(Error::Input(Fault::at(place).expected(expected).found(found)));
         let mut next: Vec<usize> = caches.iter().map(|c| c.len()).collect();
         let mut seen: Vec<bool> = vec![false; caches.len()];
+        caches.iter().try_for_each(|c| c.sound())?;
         for (i, entry) in batch.iter().enumerate() {
             let sequence = entry.sequence as usize;
             if entry.token as usize >= self.config.vocab {
@@ -401,7 +414,10 @@ impl<B: Backend> Run for Decoder<B> {
             done = self.backend.read(&mut buffers.work.step, &buffers.logits, logits);
         }
         spare().push(buffers);
-        done?;
+        if let Err(error) = done {
+            sequences.iter_mut().for_each(|s| s.broken_off());
+            return Err(error);
+        }
         for entry in batch {
             sequences[entry.sequence as usize].advance(1);
         }
@@ -430,6 +446,10 @@ impl<B: Backend> fmt::Display for Layer<B> {
             Ok(())
         };
         let mixers: Vec<_> = self.mixers.iter().map(Mixer::to_string).collect();
+        if let ([], Some(ffn)) = (&*mixers, &self.ffn) {
+            half(f, &self.pre, &ffn.to_string(), &self.post_ffn)?;
+            return f.write_str(" → +");
+        }
         half(f, &self.pre, &mixers.join(" + "), &self.post)?;
         if let Some(ffn) = &self.ffn {
             f.write_str(match self.residual {

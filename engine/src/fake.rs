@@ -1,8 +1,9 @@
 //! A decoder that computes nothing, for tests: it says the same answer again and again, and takes note of what it was asked.
 
+use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 use crate::batch::{Canceller, Entry, Logits};
-use crate::cache::{Cache, CacheOptions, Sequence};
+use crate::cache::{Cache, CacheOptions, Sequence, StateSize, StateSpec};
 use crate::config::Config;
 use crate::decoder::Run;
 use crate::device::{Device, Placed};
@@ -30,10 +31,20 @@ pub(crate) struct Fake {
     said: Mutex<usize>,
     asked: Arc<Mutex<Vec<Asked>>>,
     pause: Duration,
+    memory: Option<StateSize>,
 }
 
 /// A model that answers `text` and then ends its turn, and the record of its steps. Each token takes `pause`.
 pub(crate) fn model(options: &ModelOptions, text: &str, pause: Duration) -> (Model, Arc<Mutex<Vec<Asked>>>) {
+    made(options, text, pause, None)
+}
+
+/// The same, whose cache cannot be cut back.
+pub(crate) fn recurrent_model(options: &ModelOptions, text: &str, pause: Duration) -> (Model, Arc<Mutex<Vec<Asked>>>) {
+    made(options, text, pause, Some(StateSize { channels: 2, past: 1, heads: 1, keys: 1, values: 1 }))
+}
+
+fn made(options: &ModelOptions, text: &str, pause: Duration, memory: Option<StateSize>) -> (Model, Arc<Mutex<Vec<Asked>>>) {
     let gguf = Gguf::from_static(TINY).unwrap();
     let tokenizer = Tokenizer::from_gguf(gguf.metadata(), &TokenizerOptions::default()).unwrap();
     let mut config = Config::from_metadata(gguf.metadata()).unwrap();
@@ -41,7 +52,7 @@ pub(crate) fn model(options: &ModelOptions, text: &str, pause: Duration) -> (Mod
     let mut answer = tokenizer.encode(text, Special::Literal).unwrap();
     answer.push(tokenizer.find("<|im_end|>").unwrap());
     let asked = Arc::default();
-    let run = Fake { config, answer, said: Mutex::new(0), asked: Arc::clone(&asked), pause };
+    let run = Fake { config, answer, said: Mutex::new(0), asked: Arc::clone(&asked), pause, memory };
     (options.assemble(gguf, Placed { run: Box::new(run), device: Device::Cpu, notice: None }).unwrap(), asked)
 }
 
@@ -51,16 +62,20 @@ impl Run for Fake {
     }
 
     fn cache(&self, options: &CacheOptions) -> Result<Cache> {
-        Ok(Cache::new(Sequence::<CpuBackend>::new(Vec::new(), options)))
+        let state = |size| CpuBackend::new(1)?.state(&StateSpec::Recurrent(size), options.capacity);
+        let states = self.memory.map(state).transpose()?;
+        Ok(Cache::new(Sequence::<CpuBackend>::new(states.into_iter().collect(), options)))
     }
 
     fn step(&self, batch: &[Entry], caches: &mut [&mut Cache], stop: &Canceller, logits: &mut Vec<f32>) -> Result<()> {
         for _ in batch {
             std::thread::sleep(self.pause);
             if stop.is_cancelled() {
+                caches[0].sequence::<CpuBackend>().unwrap().broken_off();
                 return Err(Error::Cancelled);
             }
         }
+        caches[0].sound().unwrap();
         let start = caches[0].len();
         assert!(start + batch.len() <= caches[0].capacity());
         assert!(batch.iter().enumerate().all(|(i, e)| e.position as usize == start + i));

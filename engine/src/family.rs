@@ -7,6 +7,7 @@ use crate::block::rope::Pairing;
 use crate::config::{Config, NormKind, Scaling, Temperature, Tempered};
 use crate::error::{Error, Fault, Result};
 use hob_kernels::ops::{Activation, Gate, Renormalize};
+use hob_kernels::recurrent::KeyHeads;
 
 /// What a family's files leave unsaid.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Family {
     pub renormalize: Renormalize,
     /// What the weights of the chosen experts multiply.
     pub weighed: Weighed,
+    /// Which key head a head of a delta layer reads.
+    pub key_heads: KeyHeads,
     /// What history made odd about the files.
     pub fix: fn(&mut Config),
 }
@@ -125,6 +128,7 @@ const BASE: Family = Family {
     gate: Gate::Softmax,
     renormalize: Renormalize::Yes,
     weighed: Weighed::Output,
+    key_heads: KeyHeads::Grouped,
     fix: |_| {},
 };
 
@@ -257,6 +261,30 @@ pub static FAMILIES: &[Family] = &[
     Family { names: &["stablelm"], models: "StableLM 3B, 2 1.6B", fix: |config| config.parallel_residual = None, ..SOURCE },
     Family { names: &["xverse"], models: "XVERSE", pairing: Pairing::Adjacent, ..SOURCE },
     Family { names: &["starcoder2"], models: "StarCoder2", activation: Activation::GeluTanh, ..BASE },
+    Family { names: &["mamba2"], models: "Mamba-2, Codestral Mamba", ..BASE },
+    Family {
+        names: &["granitehybrid"],
+        models: "Granite 4",
+        pairing: Pairing::Adjacent,
+        logit_scale: LogitScale::Divisor,
+        fix: granitehybrid,
+        ..BASE
+    },
+    Family {
+        names: &["nemotron_h", "nemotron_h_moe"],
+        models: "Nemotron-H, Nemotron Nano 2 and 3",
+        activation: Activation::ReluSquared,
+        ropes: Ropes::None,
+        gate: Gate::Sigmoid,
+        fix: nemotron_h,
+        ..BASE
+    },
+    Family { names: &["falcon-h1"], models: "Falcon-H1", ..BASE },
+    Family { names: &["lfm2"], models: "LFM2", ..BASE },
+    Family { names: &["lfm2moe"], models: "LFM2 MoE", gate: Gate::Sigmoid, ..SOURCE },
+    Family { names: &["kimi-linear"], models: "Kimi Linear", ropes: Ropes::None, gate: Gate::Sigmoid, ..BASE },
+    Family { names: &["qwen3next"], models: "Qwen3-Next", ..BASE },
+    Family { names: &["qwen35", "qwen35moe"], models: "Qwen 3.5", key_heads: KeyHeads::Tiled, ..BASE },
 ];
 
 /// The two temperatures that DeepSeek gives YaRN (mscale, mscale_all_dim) are equal in every model there is: so rotation keeps
@@ -357,6 +385,18 @@ fn llama4(config: &mut Config) {
     if config.experts.is_none_or(|e| e.count != 128) {
         config.late_norm.get_or_insert(NormKind::Rms);
     }
+}
+
+/// Models whose state space layers alone know the order say that their ropes were not trained (`position_embedding_type: nope`).
+fn granitehybrid(config: &mut Config) {
+    if config.roped == Some(false) {
+        config.rope.rotary = 0;
+    }
+}
+
+/// The epsilon's key is that of a mean-and-variance norm, the norm is not (`modeling_nemotron_h.py`: NemotronHRMSNorm).
+fn nemotron_h(config: &mut Config) {
+    config.norm = NormKind::Rms;
 }
 
 fn per_width(config: &mut Config) {

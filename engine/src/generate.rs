@@ -11,7 +11,7 @@
 
 pub use crate::batch::Canceller;
 use crate::batch::{Entry, Logits};
-use crate::cache::Cache;
+use crate::cache::{Cache, Checkpoint};
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
 use crate::sampler::Sampler;
@@ -22,6 +22,11 @@ use std::time::Instant;
 
 /// Logits held at once while every position's are asked for, in bytes.
 const LOGITS_AT_ONCE: usize = 32 << 20;
+
+/// Checkpoints kept to come back to where a cache cannot be cut back; each costs a copy of its recurrent states.
+const MARKS: usize = 2;
+/// How far before the end of what is fed one is taken: a template words the end of a prompt anew once there is a reply.
+const TAIL: usize = 32;
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +69,8 @@ impl fmt::Display for EndReason {
 pub struct Session {
     model: Model,
     cache: Cache,
+    /// Lengths that the cache can come back to, ascending, where it cannot be cut back.
+    marks: Vec<Checkpoint>,
     /// The tokens so far; the cache holds a prefix of them.
     tokens: Vec<Token>,
     /// The logits after the last token; empty where they are not known.
@@ -78,21 +85,62 @@ impl Session {
     pub(crate) fn new(model: &Model, stop: Canceller) -> Result<Session> {
         let cache = model.run().cache(model.cache_options())?;
         let stats = Stats { weight_bytes: model.run().weight_bytes(), ..Stats::default() };
-        Ok(Session { model: model.clone(), cache, tokens: Vec::new(), logits: Vec::new(), scratch: Vec::new(), stop, stats })
+        Ok(Session {
+            model: model.clone(),
+            cache,
+            marks: Vec::new(),
+            tokens: Vec::new(),
+            logits: Vec::new(),
+            scratch: Vec::new(),
+            stop,
+            stats,
+        })
     }
 
     /// Appends tokens and computes them, in micro-batches. Afterwards [`logits`](Session::logits) are those after the last.
     ///
     /// # Errors
     /// [`Error::Input`] where they do not fit into the context, and nothing is changed; [`Error::Cancelled`], and what was computed
-    /// until then stays.
+    /// until then stays, where the model's cache can keep it.
     pub fn feed(&mut self, tokens: &[Token]) -> Result<()> {
         self.append(tokens, |session| {
+            let mark = if session.cache.only_copies() { session.tokens.len().saturating_sub(TAIL) } else { 0 };
+            let mark = mark.max(if mark > 0 { session.cache.len() } else { 0 });
+            session.mark(mark);
             while session.cache.len() < session.tokens.len() {
-                session.step(session.micro_batch(), Logits::Skip)?;
+                let most = if session.cache.len() < mark { mark - session.cache.len() } else { usize::MAX };
+                session.step(session.micro_batch().min(most), Logits::Skip)?;
+                session.mark(mark);
             }
             Ok(())
         })
+    }
+
+    /// Takes a checkpoint if the cache is just so long. Where there is no room for one, there is none.
+    fn mark(&mut self, len: usize) {
+        if len == 0 || self.cache.len() != len || self.marks.last().is_some_and(|mark| mark.len() == len) {
+            return;
+        }
+        if self.marks.len() == MARKS {
+            self.marks.remove(0);
+        }
+        self.marks.extend(self.cache.checkpoint());
+    }
+
+    /// Makes the cache forget all but the first `len` positions, or more of them where it must: they are computed again when they
+    /// are needed.
+    fn cut(&mut self, len: usize) -> Result<()> {
+        self.marks.retain(|mark| mark.len() <= len);
+        if self.cache.truncate(len).is_ok() {
+            return Ok(());
+        }
+        while let Some(mark) = self.marks.last() {
+            if self.cache.restore(mark).is_ok() {
+                return Ok(());
+            }
+            self.marks.pop();
+        }
+        self.cache.truncate(0)
     }
 
     /// Appends tokens and hands the logits of each of them to `sink`, in order.
@@ -136,7 +184,7 @@ impl Session {
         self.tokens.extend_from_slice(tokens);
         let done = compute(self);
         self.stats.prompt_time += start.elapsed();
-        self.stats.prompt_tokens += self.cache.len() - computed;
+        self.stats.prompt_tokens += self.cache.len().saturating_sub(computed);
         if let Err(error) = &done {
             self.tokens.truncate(before.max(self.cache.len()));
             self.noticed(error);
@@ -158,6 +206,9 @@ impl Session {
         let done = self.model.run().step(&batch, &mut [&mut self.cache], &self.stop, &mut self.logits);
         if done.is_err() {
             self.logits.clear();
+            if self.cache.sound().is_err() {
+                self.cut(self.cache.len())?;
+            }
         }
         done
     }
@@ -203,16 +254,17 @@ impl Session {
         self.cache.bytes()
     }
 
-    /// Forgets all but the first `len` tokens; nothing where there are no more.
+    /// Forgets all but the first `len` tokens; nothing where there are no more. A cache that cannot be cut back there goes back
+    /// further, and what it then lacks is computed when it is needed.
     ///
     /// # Errors
-    /// [`Error::Input`] where the model's cache cannot go back: then it can only be [`clear`](Session::clear)ed.
+    /// [`Error::Memory`] where there is no room to go back.
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         if len >= self.tokens.len() {
             return Ok(());
         }
         if len < self.cache.len() {
-            self.cache.truncate(len)?;
+            self.cut(len)?;
         }
         self.tokens.truncate(len);
         self.logits.clear();
@@ -235,6 +287,7 @@ impl Session {
         Ok(Session {
             model: self.model.clone(),
             cache: self.cache.fork()?,
+            marks: Vec::new(),
             tokens: self.tokens.clone(),
             logits: self.logits.clone(),
             scratch: Vec::new(),
@@ -261,6 +314,11 @@ impl Session {
     /// Starts counting anew.
     pub fn reset_stats(&mut self) {
         self.stats = Stats { weight_bytes: self.stats.weight_bytes, ..Stats::default() };
+    }
+
+    /// How many of the tokens need not be computed again; the others are computed when logits are next needed.
+    pub fn computed(&self) -> usize {
+        self.cache.len()
     }
 
     pub(crate) fn count_reused(&mut self, tokens: usize) {
@@ -325,7 +383,7 @@ impl Session {
         }
         // After a cut, the last token is computed once more for its logits.
         if self.logits().is_empty() && self.cache.len() == self.tokens.len() {
-            self.cache.truncate(self.tokens.len() - 1)?;
+            self.cut(self.tokens.len() - 1)?;
         }
         while self.cache.len() < self.tokens.len() {
             self.step(self.micro_batch(), Logits::Skip)?;

@@ -56,10 +56,10 @@ impl<'a, B: Backend> Loader<'a, B> {
     /// The tensor of this name, if the file has it, with just these dimensions (row length first).
     fn find(&self, name: &str, dims: &[usize]) -> Result<Option<&'a TensorInfo>> {
         let Some(info) = self.gguf.tensor(name) else { return Ok(None) };
-        let ones = |d: &&u64| **d == 1;
-        let found = &info.dims[..info.dims.len() - info.dims.iter().rev().take_while(ones).count()];
-        let wanted = &dims[..dims.len() - dims.iter().rev().take_while(|d| **d == 1).count()];
-        if found.len() != wanted.len() || found.iter().zip(wanted).any(|(f, w)| *f != *w as u64) {
+        // Converters leave ones among the dimensions of what was a convolution or a broadcast.
+        let found = info.dims.iter().copied().filter(|d| *d != 1);
+        let wanted = dims.iter().map(|d| *d as u64).filter(|d| *d != 1);
+        if !found.eq(wanted) {
             let fault = Fault::at(name).expected(shape(dims)).found(shape(&info.dims));
             return Err(Error::Model(fault.help("the shape does not fit the file's own metadata")));
         }
@@ -138,8 +138,16 @@ impl<'a, B: Backend> Loader<'a, B> {
     /// # Errors
     /// [`Error::Model`] where it has another length, [`Error::Unsupported`] where its type has no kernel.
     pub fn values(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
-        let Some(stored) = self.stored(name, &[len])? else { return Ok(None) };
-        let mut values = vec![0.0; len];
+        self.numbers(name, &[len])
+    }
+
+    /// A small array in f32 with these dimensions (row length first), if the file has it.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where it has another shape, [`Error::Unsupported`] where its type has no kernel.
+    pub fn numbers(&self, name: &str, dims: &[usize]) -> Result<Option<Vec<f32>>> {
+        let Some(stored) = self.stored(name, dims)? else { return Ok(None) };
+        let mut values = vec![0.0; dims.iter().product()];
         hob_kernels::format::dequantize(stored.format, &stored.bytes, &mut values);
         Ok(Some(values))
     }
@@ -168,7 +176,9 @@ impl<'a, B: Backend> Loader<'a, B> {
     /// # Errors
     /// As [`values`](Loader::values).
     pub fn norm(&self, base: &str, width: usize) -> Result<Option<Norm<B>>> {
-        let Some(weight) = self.vector(&format!("{base}.weight"), width)? else { return Ok(None) };
+        // Falcon-H1's converter leaves the ending off.
+        let name = if self.has(base) { base.to_owned() } else { format!("{base}.weight") };
+        let Some(weight) = self.vector(&name, width)? else { return Ok(None) };
         let bias = self.vector(&format!("{base}.bias"), width)?;
         Ok(Some(Norm { kind: self.config.norm, weight, bias, eps: self.config.eps, width }))
     }

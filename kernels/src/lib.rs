@@ -14,6 +14,7 @@ pub mod matmul;
 pub mod naive;
 pub mod ops;
 pub mod pool;
+pub mod recurrent;
 
 pub use format::Format;
 pub use level::Level;

@@ -58,6 +58,16 @@ fn norms_and_softmax() {
                 equal(&place, &expected, &format!("rms_norm_in_place {what} {}", cpu.level));
             });
         }
+        if rows % 5 == 0 {
+            let groups = numbers(5 * width, 12, 1.0);
+            let mut expected = vec![0.0; x.len()];
+            naive::ops::rms_norm(&x, Some(&groups), 1e-6, width, &mut expected);
+            everywhere(|cpu| {
+                let mut place = x.clone();
+                ops::rms_norm_in_place(cpu, &mut place, Some(&groups), 1e-6, width);
+                equal(&place, &expected, &format!("rms_norm by groups {what} {}", cpu.level));
+            });
+        }
         for bias in [None, Some(&bias[..])] {
             let mut expected = vec![0.0; x.len()];
             naive::ops::layer_norm(&x, &weight, bias, 1e-5, width, &mut expected);
@@ -238,14 +248,15 @@ fn worst(from: f32, to: f32, floor: f64, ours: fn(f32) -> f32, truth: fn(f64) ->
 
 #[test]
 fn elementary_functions_are_near_the_truth() {
-    use naive::math::{exp, gelu, gelu_tanh, silu, tanh};
+    use naive::math::{exp, gelu, gelu_tanh, silu, softplus, tanh};
     fn gelu_tanh_64(x: f64) -> f64 {
         0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
     }
     let silu_64 = |x: f64| x / (1.0 + (-x).exp());
     let gelu_64 = |x: f64| 0.5 * x * libm::erfc(-x / std::f64::consts::SQRT_2);
     type Row = (&'static str, f32, f32, f64, fn(f32) -> f32, fn(f64) -> f64, f64);
-    let table: [Row; 10] = [
+    let table: [Row; 11] = [
+        ("softplus", -80.0, 80.0, 0.0, softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), 3.0),
         ("exp", -86.9, 0.0, 0.0, exp, f64::exp, 1.0),
         ("tanh", -12.0, 12.0, 0.0, tanh, f64::tanh, 2.0),
         ("tanh near 0", -1e-3, 1e-3, 1e-30, tanh, f64::tanh, 1.0),

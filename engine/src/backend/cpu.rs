@@ -1,6 +1,8 @@
 //! The CPU back end: hob's own kernels on the mapped weights.
 
-use crate::backend::{Attend, Backend, ExpertWeights, Linear, Product, Qkv, Stored, Weighed, Window};
+use crate::backend::{
+    Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, Linear, Product, Qkv, Scan, Stored, Weighed, Window,
+};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
 use crate::block::rope::{Pairing, Rope};
@@ -12,6 +14,7 @@ use hob_kernels::format::dequantize;
 use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Inputs, Matrix};
 use hob_kernels::naive::math::times_sigmoid;
 use hob_kernels::ops::{self, Activation, Router};
+use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
 
 /// Runs a decoder on this machine's CPU.
@@ -62,10 +65,58 @@ impl Tensor {
     }
 }
 
-/// Keys and values of one layer and sequence.
-pub struct State {
-    store: KvStore,
-    window: Window,
+/// What one layer remembers of one sequence.
+pub enum State {
+    /// Keys and values of the positions that are seen again.
+    KeyValue {
+        /// Where they are kept.
+        store: KvStore,
+        /// Which of them a query sees.
+        window: Window,
+    },
+    /// A state that every token changes.
+    Recurrent(recurrent::State),
+}
+
+impl State {
+    fn recurrent(&mut self) -> &mut recurrent::State {
+        match self {
+            State::Recurrent(state) => state,
+            State::KeyValue { .. } => unreachable!("the slot of a recurrent layer holds keys and values"),
+        }
+    }
+
+    fn store(&self) -> &KvStore {
+        match self {
+            State::KeyValue { store, .. } => store,
+            State::Recurrent(_) => unreachable!("the slot of an attention layer holds a recurrent state"),
+        }
+    }
+
+    fn store_mut(&mut self) -> &mut KvStore {
+        match self {
+            State::KeyValue { store, .. } => store,
+            State::Recurrent(_) => unreachable!("the slot of an attention layer holds a recurrent state"),
+        }
+    }
+}
+
+/// The sequences that a step goes on with, for the recurrent kernels; those at their beginning after `clear`.
+fn lanes<'a>(
+    runs: &[Run],
+    sequences: &'a mut [&mut Sequence<CpuBackend>],
+    slot: usize,
+    clear: fn(&mut recurrent::State),
+) -> Vec<recurrent::Lane<'a>> {
+    let mut states: Vec<_> = sequences.iter_mut().map(|s| Some(&mut s.states[slot])).collect();
+    let lane = |run: &Run| {
+        let state = states.get_mut(run.sequence).and_then(Option::take)?.recurrent();
+        if run.position == 0 {
+            clear(state);
+        }
+        Some(recurrent::Lane { state, tokens: run.tokens })
+    };
+    runs.iter().filter_map(lane).collect()
 }
 
 /// What no room for a state says.
@@ -76,16 +127,31 @@ fn no_room(bytes: u64) -> Error {
 
 impl LayerState for State {
     fn rewind(&self) -> Rewind {
-        if self.store.is_ring() { Rewind::Since(self.store.shortest(self.window)) } else { Rewind::Free }
+        match self {
+            State::KeyValue { store, window } => {
+                if store.is_ring() {
+                    Rewind::Since(store.shortest(*window))
+                } else {
+                    Rewind::Free
+                }
+            }
+            State::Recurrent(_) => Rewind::CopyOnly,
+        }
     }
 
     fn copy(&self, len: usize) -> Result<State> {
-        let store = self.store.copy(len).map_err(|_| no_room(self.store.bytes() as u64))?;
-        Ok(State { store, window: self.window })
+        let copy = match self {
+            State::KeyValue { store, window } => store.copy(len).map(|store| State::KeyValue { store, window: *window }),
+            State::Recurrent(state) => state.copy().map(State::Recurrent),
+        };
+        copy.map_err(|_| no_room(self.bytes()))
     }
 
     fn bytes(&self) -> u64 {
-        self.store.bytes() as u64
+        match self {
+            State::KeyValue { store, .. } => store.bytes() as u64,
+            State::Recurrent(state) => state.bytes() as u64,
+        }
     }
 }
 
@@ -121,6 +187,8 @@ pub struct Step {
     gate: Tensor,
     up: Tensor,
     down: Tensor,
+    /// What is left of a state after each token, `[tokens, heads]`.
+    decay: Tensor,
 }
 
 #[derive(Default)]
@@ -186,12 +254,17 @@ impl Backend for CpuBackend {
                 let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
                 let store = KvStore::ring(k, v, heads, key_dim, value_dim, capacity, keep);
                 let bytes = (k.bytes() * key_dim + v.bytes() * value_dim) as u64 * heads as u64 * keep as u64;
-                store.map(|store| State { store, window }).map_err(|_| no_room(bytes))
+                store.map(|store| State::KeyValue { store, window }).map_err(|_| no_room(bytes))
+            }
+            StateSpec::Recurrent(size) => {
+                let memory = size.heads as u64 * size.keys as u64 * size.values as u64;
+                let bytes = 4 * (memory + size.channels as u64 * size.past as u64);
+                recurrent::State::new(size).map(State::Recurrent).map_err(|_| no_room(bytes))
             }
             StateSpec::Latent { key_dim, value_dim, kind } => {
                 let store = KvStore::shared(kind, key_dim, value_dim, capacity, capacity);
                 let bytes = (kind.bytes() * key_dim) as u64 * capacity as u64;
-                store.map(|store| State { store, window: Window::None }).map_err(|_| no_room(bytes))
+                store.map(|store| State::KeyValue { store, window: Window::None }).map_err(|_| no_room(bytes))
             }
         }
     }
@@ -315,7 +388,7 @@ impl Backend for CpuBackend {
         if let Some((k, v)) = kv {
             for run in &step.runs {
                 let rows = |t: &Tensor| run.first * t.width..(run.first + run.tokens) * t.width;
-                let store = &mut sequences[run.sequence].states[slot].store;
+                let store = sequences[run.sequence].states[slot].store_mut();
                 store.write(cpu, run.position, &k.values()[rows(k)], v.map_or(&[], |v| &v.values()[rows(v)]));
             }
         }
@@ -326,12 +399,62 @@ impl Backend for CpuBackend {
             window: attend.window,
             sinks: attend.sinks.as_deref(),
         };
-        let lane = |run: &Run| Lane { store: &sequences[run.sequence].states[slot].store, position: run.position, tokens: run.tokens };
+        let lane = |run: &Run| Lane { store: sequences[run.sequence].states[slot].store(), position: run.position, tokens: run.tokens };
         let out = out.shape(q.rows, attend.heads * attend.value_dim);
         match step.runs.as_slice() {
             [one] => attention::attend(cpu, &kernel, q.values(), &[lane(one)], out),
             many => attention::attend(cpu, &kernel, q.values(), &many.iter().map(lane).collect::<Vec<_>>(), out),
         }
+    }
+
+    fn conv(&self, step: &mut Step, convs: &mut [Convolved<'_, Self>], sequences: &mut [&mut Sequence<Self>], slot: usize) {
+        let cpu = self.cpu(&step.stop);
+        let mut lanes = lanes(&step.runs, sequences, slot, recurrent::State::clear_past);
+        for (conv, x) in convs {
+            let Conv { activation, first, channels, .. } = **conv;
+            let kernel = recurrent::Conv { weight: &conv.weight, bias: conv.bias.as_deref(), activation, first, channels };
+            recurrent::conv(cpu, &kernel, x.values_mut(), &mut lanes);
+        }
+    }
+
+    fn scan(
+        &self,
+        step: &mut Step,
+        scan: &Scan<Self>,
+        heads: HeadInputs<'_, Self>,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Tensor,
+    ) {
+        let Step { stop, runs, decay, .. } = step;
+        let cpu = self.cpu(stop);
+        let HeadInputs { q, k, v, dt } = heads;
+        recurrent::time_steps(cpu, dt.values_mut(), &scan.bias);
+        decay.shape(dt.rows, dt.width).copy_from_slice(dt.values());
+        recurrent::decays(cpu, decay.values_mut(), &scan.rate);
+        let inputs = recurrent::Inputs { q: q.values(), k: k.values(), v: v.values() };
+        let mut lanes = lanes(runs, sequences, slot, recurrent::State::clear_memory);
+        let out = out.shape(v.rows, v.width);
+        recurrent::scan(cpu, &scan.shape, inputs, dt.values(), decay.values(), &scan.skip, &mut lanes, out);
+    }
+
+    fn delta(
+        &self,
+        step: &mut Step,
+        rule: &DeltaRule<Self>,
+        heads: HeadInputs<'_, Self>,
+        beta: &Tensor,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Tensor,
+    ) {
+        let cpu = self.cpu(&step.stop);
+        let HeadInputs { q, k, v, dt } = heads;
+        recurrent::time_steps(cpu, dt.values_mut(), &rule.bias);
+        recurrent::decays(cpu, dt.values_mut(), &rule.rate);
+        let inputs = recurrent::Inputs { q: q.values(), k: k.values(), v: v.values() };
+        let mut lanes = lanes(&step.runs, sequences, slot, recurrent::State::clear_memory);
+        recurrent::delta(cpu, &rule.shape, inputs, dt.values(), beta.values(), &mut lanes, out.shape(v.rows, v.width));
     }
 
     fn glu(&self, step: &mut Step, activation: Activation, gate: &mut Tensor, up: &Tensor) {
@@ -377,13 +500,20 @@ impl Backend for CpuBackend {
             ExpertProduct { weights: matrix(&experts.gate), rows: 0..ff, out: gate.shape(n, ff) },
             ExpertProduct { weights: matrix(second), rows: first_row..first_row + ff, out: up.shape(n, ff) },
         ];
-        matmul::matmul_experts(cpu, inputs, groups, row, experts.count, &mut products);
+        let maps = match experts.glu {
+            Glu::Gated => 2,
+            Glu::Plain => 1,
+        };
+        matmul::matmul_experts(cpu, inputs, groups, row, experts.count, &mut products[..maps]);
         for (part, bias) in [(&mut *gate, &experts.gate_bias), (&mut *up, &experts.up_bias)] {
             if let Some(bias) = bias {
                 ops::add_expert_bias(cpu, part.values_mut(), bias, chosen, ff);
             }
         }
-        ops::glu(cpu, experts.activation, gate.values_mut(), up.values());
+        match experts.glu {
+            Glu::Gated => ops::glu(cpu, experts.activation, gate.values_mut(), up.values()),
+            Glu::Plain => ops::activate(cpu, experts.activation, gate.values_mut()),
+        }
         inputs.set(cpu, gate.values(), ff, [experts.down.format].into_iter());
         let mut products = [ExpertProduct { weights: matrix(&experts.down), rows: 0..x.width, out: down.shape(n, x.width) }];
         matmul::matmul_experts(cpu, inputs, groups, InputRow::Slot, experts.count, &mut products);

@@ -19,6 +19,7 @@ use crate::gguf::Bytes;
 use hob_kernels::Format;
 pub use hob_kernels::attention::Window;
 use hob_kernels::ops::{Activation, Router};
+use hob_kernels::recurrent::Shape;
 
 /// A matrix of weights as it lies in the file: `[rows, cols]`, or for a stack of experts `[experts · rows, cols]`.
 #[derive(Clone)]
@@ -48,10 +49,13 @@ pub type Product<'a, B> = (&'a Linear<B>, &'a mut <B as Backend>::Tensor);
 
 /// The projections of a layer's experts, each a stack `[experts · rows, cols]`.
 pub struct ExpertWeights<B: Backend> {
-    /// `[experts, ff, width]`, or with the rows of `up` behind its own in each expert, `[experts, 2·ff, width]`.
+    /// What the activation works on, `[experts, ff, width]`, or with the rows of `up` behind its own in each expert,
+    /// `[experts, 2·ff, width]`.
     pub gate: B::Weight,
-    /// `[experts, ff, width]`; `None` where `gate` holds both.
+    /// `[experts, ff, width]`; `None` where `gate` holds both, or there is nothing to gate.
     pub up: Option<B::Weight>,
+    /// Whether there is.
+    pub glu: Glu,
     /// `[experts, width, ff]`.
     pub down: B::Weight,
     /// `[experts · ff]`: added to what `gate` gives.
@@ -70,6 +74,15 @@ pub struct ExpertWeights<B: Backend> {
     pub ff: usize,
     /// Activation of the gate.
     pub activation: Activation,
+}
+
+/// What becomes of an activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glu {
+    /// It gates a second map.
+    Gated,
+    /// It goes on as it is (Nemotron-H).
+    Plain,
 }
 
 /// What an expert's weight multiplies.
@@ -105,6 +118,57 @@ pub struct Qkv<'a, B: Backend> {
     /// the first channels of the keys ([`StateSpec::Latent`]). `None` where an earlier layer has appended its own to this state
     /// in this step, and they are looked at again.
     pub kv: Option<(&'a B::Tensor, Option<&'a B::Tensor>)>,
+}
+
+/// A causal convolution of each channel with taps of its own.
+pub struct Conv<B: Backend> {
+    /// `[taps, channels]`, oldest first.
+    pub weight: B::Vector,
+    /// `[channels]`.
+    pub bias: Option<B::Vector>,
+    /// What becomes of the sum: silu, or nothing.
+    pub activation: Activation,
+    /// Its first channel among those that the state remembers.
+    pub first: usize,
+    /// Its channels.
+    pub channels: usize,
+}
+
+/// A convolution in a call: what, and of which tensor, in place.
+pub type Convolved<'a, B> = (&'a Conv<B>, &'a mut <B as Backend>::Tensor);
+
+/// What a state space layer asks of [`Backend::scan`].
+pub struct Scan<B: Backend> {
+    /// Heads.
+    pub shape: Shape,
+    /// `[heads]`: added to the time steps.
+    pub bias: B::Vector,
+    /// `[heads]`: the rates A, none above 0.
+    pub rate: B::Vector,
+    /// `[heads]`: how much of its input a head lets through.
+    pub skip: B::Vector,
+}
+
+/// What a delta layer asks of [`Backend::delta`].
+pub struct DeltaRule<B: Backend> {
+    /// Heads.
+    pub shape: Shape,
+    /// `[heads]`, or `[heads · keys]`: added to the time steps.
+    pub bias: B::Vector,
+    /// As long: the rates of decay, none above 0.
+    pub rate: B::Vector,
+}
+
+/// What goes into heads that remember by a matrix, in the words of linear attention.
+pub struct HeadInputs<'a, B: Backend> {
+    /// `[tokens, key_heads · keys]`.
+    pub q: &'a B::Tensor,
+    /// `[tokens, key_heads · keys]`.
+    pub k: &'a B::Tensor,
+    /// `[tokens, heads · values]`.
+    pub v: &'a B::Tensor,
+    /// Time steps, `[tokens, heads]` or `[tokens, heads · keys]`, before bias and softplus; used up.
+    pub dt: &'a mut B::Tensor,
 }
 
 /// Computes a decoder's steps.
@@ -160,6 +224,33 @@ pub trait Backend: Send + Sync + Sized + 'static {
         step: &mut Self::Step,
         attend: &Attend<Self>,
         qkv: Qkv<'_, Self>,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Self::Tensor,
+    );
+    /// Convolves tensors over the tokens of each sequence, going on from state `slot`.
+    fn conv(&self, step: &mut Self::Step, convs: &mut [Convolved<'_, Self>], sequences: &mut [&mut Sequence<Self>], slot: usize);
+    /// Scans the tokens of each sequence, going on from state `slot`: for each head, with `dt = softplus(dt + bias)`,
+    /// `S = exp(dt·rate)·S + k ⊗ (dt·v)`, `out = qᵀS + skip·v`.
+    fn scan(
+        &self,
+        step: &mut Self::Step,
+        scan: &Scan<Self>,
+        heads: HeadInputs<'_, Self>,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Self::Tensor,
+    );
+    /// The gated delta rule over the tokens of each sequence, going on from state `slot`: for each head,
+    /// `S = exp(softplus(dt + bias)·rate)·S` (a rate a head, or one for each row of S), `S += k ⊗ beta·(v - kᵀS)`, `out = qᵀS`;
+    /// beta `[tokens, heads]`.
+    #[allow(clippy::too_many_arguments)]
+    fn delta(
+        &self,
+        step: &mut Self::Step,
+        rule: &DeltaRule<Self>,
+        heads: HeadInputs<'_, Self>,
+        beta: &Self::Tensor,
         sequences: &mut [&mut Sequence<Self>],
         slot: usize,
         out: &mut Self::Tensor,

@@ -15,7 +15,17 @@ use crate::config::{RopeConfig, Scaling, Tempered};
 use crate::error::{Error, Fault, Result};
 use crate::family::Values;
 use crate::weights::Loader;
+use hob_kernels::ops::Activation;
 use std::fmt;
+
+/// Whether what the heads bring is gated before the last map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutputGate {
+    /// No.
+    None,
+    /// By σ of a second half of each head's rows of W_q (Qwen3-Next).
+    BesideQueries,
+}
 
 /// One attention layer.
 pub struct Attention<B: Backend> {
@@ -26,6 +36,7 @@ pub struct Attention<B: Backend> {
     o: Linear<B>,
     /// Of rotated queries and keys.
     late_norm: Option<Norm<B>>,
+    gate: OutputGate,
     attend: Attend<B>,
     kv_heads: usize,
     key_dim: usize,
@@ -66,7 +77,15 @@ impl<B: Backend> Attention<B> {
             return Err(Error::Model(fault.found(format!("none in layer {index}"))));
         }
         let name = |part: &str| format!("blk.{index}.{part}");
-        let (q, kv) = KeysValues::load(loader, index, [heads * key_dim, kv_heads * key_dim, kv_heads * value_dim], kv_heads)?;
+        let gate = match loader.rows(&name("attn_q.weight")) {
+            Some(rows) if rows == 2 * heads * key_dim && key_dim == value_dim => OutputGate::BesideQueries,
+            Some(_) | None => OutputGate::None,
+        };
+        let q_rows = match gate {
+            OutputGate::None => heads * key_dim,
+            OutputGate::BesideQueries => 2 * heads * key_dim,
+        };
+        let (q, kv) = KeysValues::load(loader, index, [q_rows, kv_heads * key_dim, kv_heads * value_dim], kv_heads)?;
         let turns = Turns::load(loader, index, window, key_dim, ropes)?;
         let late = config.late_norm.filter(|_| turns.k.is_some());
         Ok(Attention {
@@ -75,6 +94,7 @@ impl<B: Backend> Attention<B> {
             kv,
             o: loader.linear(&name("attn_output"), width, heads * value_dim)?,
             late_norm: late.map(|_| loader.plain_norm(key_dim)).transpose()?,
+            gate,
             attend: Attend {
                 heads,
                 value_dim,
@@ -99,14 +119,21 @@ impl<B: Backend> Attention<B> {
 
     /// `out = attention(h)`.
     pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
-        let Work { step, h, q, k, v, mixed, .. } = work;
+        let Work { step, h, q, k, v, mixed, gate, .. } = work;
+        let target = match self.gate {
+            OutputGate::None => &mut *q,
+            OutputGate::BesideQueries => &mut *mixed,
+        };
         match &self.kv {
-            None => backend.linear(step, h, &mut [(&self.q, q)]),
-            Some(KeysValues { k: kw, v: Some(vw), .. }) => backend.linear(step, h, &mut [(&self.q, q), (kw, k), (vw, v)]),
+            None => backend.linear(step, h, &mut [(&self.q, target)]),
+            Some(KeysValues { k: kw, v: Some(vw), .. }) => backend.linear(step, h, &mut [(&self.q, target), (kw, k), (vw, v)]),
             Some(KeysValues { k: kw, v: None, .. }) => {
-                backend.linear(step, h, &mut [(&self.q, q), (kw, k)]);
+                backend.linear(step, h, &mut [(&self.q, target), (kw, k)]);
                 backend.copy(step, k, v);
             }
+        }
+        if self.gate == OutputGate::BesideQueries {
+            backend.split(step, mixed, self.attend.heads, self.key_dim, q, gate);
         }
         let norm = |step: &mut B::Step, x: &mut B::Tensor, norm: &Option<Norm<B>>| {
             norm.iter().for_each(|norm| backend.norm_in_place(step, x, norm));
@@ -122,6 +149,13 @@ impl<B: Backend> Attention<B> {
         }
         let qkv = Qkv { q, kv: self.kv.as_ref().map(|_| (&*k, Some(&*v))) };
         backend.attend(step, &self.attend, qkv, sequences, slot, mixed);
+        let mixed = match self.gate {
+            OutputGate::None => mixed,
+            OutputGate::BesideQueries => {
+                backend.glu(step, Activation::Sigmoid, gate, mixed);
+                gate
+            }
+        };
         backend.linear(step, mixed, &mut [(&self.o, out)]);
     }
 }
@@ -168,7 +202,7 @@ impl Turns {
                 ropes.len() - 1
             })
         };
-        let roped = loader.family.roped(index, window.reach() == loader.config.window);
+        let roped = loader.family.roped(index, window.reach() == loader.config.window) && loader.config.rope.rotary > 0;
         let own = if roped { Some(rope(loader, window != Window::None)?) } else { None };
         let text = own.as_ref().map_or_else(|| "no rope".to_owned(), Rope::to_string);
         let temperature = loader.config.temperature.filter(|t| match t.layers {
@@ -221,6 +255,9 @@ impl<B: Backend> fmt::Display for Attention<B> {
         }
         if self.q.bias.is_some() {
             f.write_str(" bias")?;
+        }
+        if self.gate == OutputGate::BesideQueries {
+            f.write_str(" gated")?;
         }
         match &self.q_norm {
             Some(norm) if norm.width == self.key_dim => f.write_str(" qk-norm")?,

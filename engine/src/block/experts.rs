@@ -1,7 +1,7 @@
 //! Mixture of experts (Shazeer et al. 2017): a router chooses some of the experts for each token; some models add an expert
 //! that all tokens share (DeepSeekMoE, Dai et al. 2024), with or without a gate of its own.
 
-use crate::backend::{Backend, ExpertWeights, Linear, Weighed};
+use crate::backend::{Backend, ExpertWeights, Glu, Linear, Weighed};
 use crate::block::dense::Dense;
 use crate::block::{Work, activation_name};
 use crate::error::{Error, Fault, Result};
@@ -46,6 +46,7 @@ impl<B: Backend> Experts<B> {
             return Err(Error::Unsupported(fault.found("one tensor per expert").help("convert the model again with a current converter")));
         }
         let fused = loader.has(&both);
+        let glu = if fused || loader.has(&name("ffn_gate_exps.weight")) { Glu::Gated } else { Glu::Plain };
         let ff = match loader.rows(&both) {
             Some(rows) => rows / 2,
             None => loader.rows(&up).ok_or_else(|| loader.missing(&up))?,
@@ -69,14 +70,19 @@ impl<B: Backend> Experts<B> {
             },
             bias,
             weights: ExpertWeights {
-                gate: match fused {
-                    true => loader.stack(&both, config.count, 2 * ff, width)?,
-                    false => loader.stack(&name("ffn_gate_exps.weight"), config.count, ff, width)?,
+                gate: match (fused, glu) {
+                    (true, _) => loader.stack(&both, config.count, 2 * ff, width)?,
+                    (false, Glu::Gated) => loader.stack(&name("ffn_gate_exps.weight"), config.count, ff, width)?,
+                    (false, Glu::Plain) => loader.stack(&up, config.count, ff, width)?,
                 },
-                up: if fused { None } else { Some(loader.stack(&up, config.count, ff, width)?) },
+                up: match (fused, glu) {
+                    (false, Glu::Gated) => Some(loader.stack(&up, config.count, ff, width)?),
+                    (true, _) | (false, Glu::Plain) => None,
+                },
+                glu,
                 down: loader.stack(&name("ffn_down_exps.weight"), config.count, width, ff)?,
-                gate_bias: added("ffn_gate_exps.bias", ff)?,
-                up_bias: added("ffn_up_exps.bias", ff)?,
+                gate_bias: added(if glu == Glu::Gated { "ffn_gate_exps.bias" } else { "ffn_up_exps.bias" }, ff)?,
+                up_bias: if glu == Glu::Gated { added("ffn_up_exps.bias", ff)? } else { None },
                 down_bias: added("ffn_down_exps.bias", width)?,
                 scale: loader.vector(&name("ffn_down_exps.scale"), config.count)?,
                 weighed: loader.family.weighed,
@@ -144,7 +150,8 @@ impl<B: Backend> fmt::Display for Experts<B> {
         if *renormalize == Renormalize::Yes {
             f.write_str(" renorm")?;
         }
-        write!(f, " {} glu {}", activation_name(self.weights.activation), self.weights.ff)?;
+        let glu = if self.weights.glu == Glu::Gated { " glu" } else { "" };
+        write!(f, " {}{glu} {}", activation_name(self.weights.activation), self.weights.ff)?;
         if self.weights.up_bias.is_some() {
             f.write_str(" bias")?;
         }

@@ -2,11 +2,14 @@
 
 pub mod attention;
 pub mod beside;
+pub mod delta;
 pub mod dense;
 pub mod experts;
 pub mod latent;
+pub mod mamba2;
 pub mod per_layer;
 pub mod rope;
+pub mod short_conv;
 
 use crate::backend::Backend;
 use crate::cache::{CacheOptions, Sequence, StateSpec};
@@ -15,18 +18,21 @@ use crate::error::Result;
 use crate::weights::Loader;
 use attention::Attention;
 use beside::Beside;
+use delta::Delta;
 use dense::Dense;
 use experts::Experts;
 use hob_kernels::ops::Activation;
 use latent::Latent;
+use mamba2::Mamba2;
 use rope::Rope;
+use short_conv::ShortConv;
 use std::fmt;
 
 /// A normalisation and what it normalises over.
 pub struct Norm<B: Backend> {
     /// Root mean square, or mean and variance.
     pub kind: NormKind,
-    /// `[width]`.
+    /// `[width]`, or `[groups, width]` that neighbours take in turns.
     pub weight: B::Vector,
     /// `[width]`.
     pub bias: Option<B::Vector>,
@@ -42,6 +48,12 @@ pub enum Mixer<B: Backend> {
     Attention(Attention<B>),
     /// The same over a latent that all heads share.
     Latent(Latent<B>),
+    /// A state space model.
+    Mamba2(Mamba2<B>),
+    /// The gated delta rule.
+    Delta(Delta<B>),
+    /// A convolution over the last few tokens.
+    ShortConv(ShortConv<B>),
 }
 
 /// What works on each token alone.
@@ -73,6 +85,10 @@ pub struct Work<B: Backend> {
     pub gate: B::Tensor,
     /// `[tokens, ff]`.
     pub up: B::Tensor,
+    /// How far the state of a head, or each of its keys, moves with a token, `[tokens, heads]` or `[tokens, heads · keys]`.
+    pub dt: B::Tensor,
+    /// How much of a correction is written, `[tokens, heads]`.
+    pub beta: B::Tensor,
     /// Router logits, `[tokens, experts]`.
     pub router: B::Tensor,
     /// What the shared expert gives, `[tokens, width]`.
@@ -92,6 +108,8 @@ impl<B: Backend> Default for Work<B> {
             mixed: Default::default(),
             gate: Default::default(),
             up: Default::default(),
+            dt: Default::default(),
+            beta: Default::default(),
             router: Default::default(),
             shared: Default::default(),
             inputs: Default::default(),
@@ -105,10 +123,25 @@ impl<B: Backend> Mixer<B> {
     /// # Errors
     /// Where a tensor is missing or does not fit.
     pub fn load(loader: &Loader<'_, B>, index: usize, ropes: &mut Vec<Rope>) -> Result<Vec<Mixer<B>>> {
+        let has = |part: &str| loader.has(&format!("blk.{index}.{part}"));
+        // The delta rule's q, k and v bear the names of attention's.
+        if ["ssm_beta.weight", "ssm_ba.weight", "ssm_alpha.weight", "ssm_f_a.weight"].into_iter().any(has) {
+            return Ok(vec![Mixer::Delta(Delta::load(loader, index)?)]);
+        }
         if Latent::in_layer(loader, index) {
             return Ok(vec![Mixer::Latent(Latent::load(loader, index, ropes)?)]);
         }
-        Ok(vec![Mixer::Attention(Attention::load(loader, index, ropes)?)])
+        let mut mixers = Vec::new();
+        if ["ssm_in.weight", "ssm_out.weight"].into_iter().any(has) {
+            mixers.push(Mixer::Mamba2(Mamba2::load(loader, index)?));
+        }
+        if ["shortconv.in_proj.weight", "shortconv.out_proj.weight"].into_iter().any(has) {
+            mixers.push(Mixer::ShortConv(ShortConv::load(loader, index)?));
+        }
+        if ["attn_q.weight", "attn_qkv.weight", "attn_output.weight"].into_iter().any(has) {
+            mixers.push(Mixer::Attention(Attention::load(loader, index, ropes)?));
+        }
+        Ok(mixers)
     }
 
     /// What it remembers of a sequence, if anything.
@@ -116,6 +149,9 @@ impl<B: Backend> Mixer<B> {
         match self {
             Mixer::Attention(attention) => attention.state(options),
             Mixer::Latent(latent) => Some(latent.state(options)),
+            Mixer::Mamba2(mamba) => Some(mamba.state()),
+            Mixer::Delta(delta) => Some(delta.state()),
+            Mixer::ShortConv(conv) => Some(conv.state()),
         }
     }
 
@@ -124,6 +160,9 @@ impl<B: Backend> Mixer<B> {
         match self {
             Mixer::Attention(attention) => attention.forward(backend, work, sequences, slot, out),
             Mixer::Latent(latent) => latent.forward(backend, work, sequences, slot, out),
+            Mixer::Mamba2(mamba) => mamba.forward(backend, work, sequences, slot, out),
+            Mixer::Delta(delta) => delta.forward(backend, work, sequences, slot, out),
+            Mixer::ShortConv(conv) => conv.forward(backend, work, sequences, slot, out),
         }
     }
 }
@@ -133,13 +172,16 @@ impl<B: Backend> FeedForward<B> {
     ///
     /// # Errors
     /// Where a tensor is missing or does not fit.
-    pub fn load(loader: &Loader<'_, B>, index: usize) -> Result<FeedForward<B>> {
+    pub fn load(loader: &Loader<'_, B>, index: usize) -> Result<Option<FeedForward<B>>> {
+        let has = |part: &str| loader.has(&format!("blk.{index}.{part}"));
         if Beside::is_in(loader, index) {
-            Beside::load(loader, index).map(FeedForward::Beside)
-        } else if loader.has(&format!("blk.{index}.ffn_gate_inp.weight")) {
-            Experts::load(loader, index).map(FeedForward::Experts)
+            Beside::load(loader, index).map(FeedForward::Beside).map(Some)
+        } else if ["ffn_gate_inp.weight", "ffn_down_exps.weight"].into_iter().any(has) {
+            Experts::load(loader, index).map(FeedForward::Experts).map(Some)
+        } else if ["ffn_up.weight", "ffn_down.weight", "ffn_norm.weight"].into_iter().any(has) {
+            Dense::load(loader, index).map(FeedForward::Dense).map(Some)
         } else {
-            Dense::load(loader, index).map(FeedForward::Dense)
+            Ok(None)
         }
     }
 
@@ -161,6 +203,8 @@ fn activation_name(activation: Activation) -> &'static str {
         Activation::Gelu => "gelu",
         Activation::Relu => "relu",
         Activation::ReluSquared => "relu²",
+        Activation::Sigmoid => "sigmoid",
+        Activation::Identity => "linear",
         Activation::SwigluOai => "clamped silu",
     }
 }
@@ -179,6 +223,9 @@ impl<B: Backend> fmt::Display for Mixer<B> {
         match self {
             Mixer::Attention(attention) => attention.fmt(f),
             Mixer::Latent(latent) => latent.fmt(f),
+            Mixer::Mamba2(mamba) => mamba.fmt(f),
+            Mixer::Delta(delta) => delta.fmt(f),
+            Mixer::ShortConv(conv) => conv.fmt(f),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Sessions over a decoder that computes nothing: what is computed when, and what is left after errors and cancels.
 
 use super::*;
-use crate::fake::{Asked, model};
+use crate::fake::{Asked, model, recurrent_model};
 use crate::sampler::Sampling;
 use std::time::Duration;
 
@@ -95,6 +95,55 @@ fn after_a_cut_the_last_token_is_computed_again() {
     assert_eq!((fork.len(), session.len()), (1, 3));
     session.clear().unwrap();
     assert!(session.is_empty());
+}
+
+/// What was computed: first position and number of tokens of each step.
+fn steps(asked: &std::sync::Mutex<Vec<Asked>>) -> Vec<(usize, usize)> {
+    asked.lock().unwrap().drain(..).map(|a| (a.position, a.tokens.len())).collect()
+}
+
+#[test]
+fn a_recurrent_cache_goes_back_to_a_mark() {
+    let options = Model::options().context(256).micro_batch(64);
+    let (model, asked) = recurrent_model(&options, ANSWER, Duration::ZERO);
+    let mut session = model.session().unwrap();
+    session.feed(&[1; 100]).unwrap();
+    // The mark is 32 tokens before the end.
+    assert_eq!(steps(&asked), [(0, 64), (64, 4), (68, 32)]);
+    session.truncate(90).unwrap();
+    assert_eq!((session.len(), session.computed()), (90, 68));
+    session.feed(&[2; 3]).unwrap();
+    assert_eq!(steps(&asked), [(68, 25)]);
+    // A short prompt is marked where it begins, and a cut before all marks starts again.
+    session.feed(&[3; 5]).unwrap();
+    assert_eq!(steps(&asked), [(93, 5)]);
+    session.truncate(95).unwrap();
+    assert_eq!((session.len(), session.computed()), (95, 93));
+    session.truncate(50).unwrap();
+    assert_eq!((session.len(), session.computed()), (50, 0));
+    assert!(session.generate(greedy()).ignore_end().next().is_some());
+    assert_eq!(steps(&asked), [(0, 50)]);
+    let fork = session.fork().unwrap();
+    assert_eq!((fork.len(), fork.computed()), (51, 50));
+    session.clear().unwrap();
+    session.feed(&[1; 3]).unwrap();
+    assert_eq!(steps(&asked), [(0, 3)]);
+}
+
+#[test]
+fn a_recurrent_cache_survives_a_cancel_by_its_mark() {
+    let options = Model::options().context(256).micro_batch(64);
+    let (model, asked) = recurrent_model(&options, ANSWER, Duration::ZERO);
+    let mut session = model.session().unwrap();
+    session.feed(&[1; 40]).unwrap();
+    session.canceller().cancel();
+    assert!(matches!(session.feed(&[2; 40]), Err(Error::Cancelled)));
+    // The tokens fed before are still there, their states only as far as the last mark.
+    assert_eq!((session.len(), session.computed()), (40, 8));
+    steps(&asked);
+    session.feed(&[2; 3]).unwrap();
+    assert_eq!(steps(&asked), [(8, 3), (11, 32)]);
+    assert_eq!(session.len(), 43);
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Header {
         let mut writer = GgufWriter::new();
         for (key, value) in &self.metadata {
             let value = if value.contains(',') {
-                Value::from(value.split(',').map(|v| v == "true").collect::<Vec<bool>>())
+                list(value)
             } else if let Ok(truth) = value.parse::<bool>() {
                 Value::from(truth)
             } else if let Ok(n) = value.parse::<u32>() {
@@ -97,8 +97,14 @@ impl Header {
         let mut noise = Noise(7);
         for t in &self.tensors {
             let n: u64 = t.dims.iter().product();
-            // Norms and divisors about one, matrices such that widths keep the size of what goes through.
-            let (centre, spread) = if t.dims.len() == 1 { (1.0, 0.1) } else { (0.0, 1.5 / (t.dims[0] as f32).sqrt()) };
+            // Norms and divisors about one, matrices such that widths keep the size of what goes through; rates of decay below 0.
+            let (centre, spread) = if t.name.ends_with("ssm_a") {
+                (-1.0, 0.5)
+            } else if t.dims.len() == 1 {
+                (1.0, 0.1)
+            } else {
+                (0.0, 1.5 / (t.dims[0] as f32).sqrt())
+            };
             let x: Vec<f32> = (0..n).map(|_| centre + spread * noise.next()).collect();
             match Format::from_name(&t.kind) {
                 Some(format) => {
@@ -110,5 +116,13 @@ impl Header {
             }
         }
         body.finish().unwrap()
+    }
+}
+
+/// An array of numbers, or else of truths.
+fn list(value: &str) -> Value {
+    match value.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>() {
+        Ok(numbers) => Value::from(numbers),
+        Err(_) => Value::from(value.split(',').map(|v| v == "true").collect::<Vec<bool>>()),
     }
 }

@@ -8,6 +8,7 @@ pub mod attention;
 pub mod math;
 pub mod matmul;
 pub mod ops;
+pub mod recurrent;
 
 pub use math::{exp, tanh};
 pub use matmul::{matmul, quantize_activations};

@@ -4,9 +4,9 @@ use super::math::{gelu, gelu_tanh, silu, times_sigmoid};
 use super::{exp, max, tanh, tree16};
 use crate::ops::{Activation, Gate, GroupScore, Pairing, Renormalize, Router};
 
-/// Each row of x `[rows, width]`: `r = 1/√(Σx²/width + eps)`, `out = (x·r)·weight`.
+/// Each row of x `[rows, width]`: `r = 1/√(Σx²/width + eps)`, `out = (x·r)·weight`. Weights `[groups, width]` take turns.
 pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, width: usize, out: &mut [f32]) {
-    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+    for (row, (x, out)) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
         let mut sums = [0f32; 16];
         for (k, x) in x.iter().enumerate() {
             sums[k % 16] = x.mul_add(*x, sums[k % 16]);
@@ -15,7 +15,7 @@ pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, width: usize, out: 
         for (k, out) in out.iter_mut().enumerate() {
             *out = x[k] * r;
             if let Some(weight) = weight {
-                *out *= weight[k];
+                *out *= weight[row * width % weight.len() + k];
             }
         }
     }
@@ -76,6 +76,8 @@ pub fn activation(act: Activation, x: f32) -> f32 {
             let x = at_most(x, OAI_LIMIT);
             times_sigmoid(x, x * OAI_ALPHA)
         }
+        Activation::Sigmoid => times_sigmoid(1.0, x),
+        Activation::Identity => x,
     }
 }
 
@@ -92,6 +94,7 @@ fn at_most(x: f32, limit: f32) -> f32 {
 pub fn glu(act: Activation, gate: &mut [f32], up: &[f32]) {
     let factor = |up: f32| match act {
         Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Relu | Activation::ReluSquared => up,
+        Activation::Sigmoid | Activation::Identity => up,
         Activation::SwigluOai => -at_most(-at_most(up, OAI_LIMIT), OAI_LIMIT) + 1.0,
     };
     gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = activation(act, *gate) * factor(*up));

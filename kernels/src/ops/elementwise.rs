@@ -130,6 +130,8 @@ impl Unary for Activation {
                 let x = at_most(isa, x, OAI_LIMIT);
                 math::times_sigmoid(isa, x, isa.mul(x, isa.splat(OAI_ALPHA)))
             }
+            Activation::Sigmoid => math::times_sigmoid(isa, isa.splat(1.0), x),
+            Activation::Identity => x,
         }
     }
 }
@@ -189,6 +191,7 @@ impl Binary for Activation {
     fn of<I: Isa>(&self, isa: I, x: I::F, y: I::F) -> I::F {
         let y = match self {
             Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Relu | Activation::ReluSquared => y,
+            Activation::Sigmoid | Activation::Identity => y,
             Activation::SwigluOai => {
                 let y = isa.neg(at_most(isa, isa.neg(at_most(isa, y, OAI_LIMIT)), OAI_LIMIT));
                 isa.add(y, isa.splat(1.0))

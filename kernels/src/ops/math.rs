@@ -35,6 +35,16 @@ pub(crate) fn times_sigmoid<I: Isa>(isa: I, x: I::F, t: I::F) -> I::F {
     isa.div(isa.mul(x, n), isa.add(isa.splat(1.0), e))
 }
 
+/// ln(1 + eˣ)
+#[inline(always)]
+pub(crate) fn softplus<I: Isa>(isa: I, x: I::F) -> I::F {
+    let e = exp(isa, isa.neg(isa.abs(x)));
+    let s = isa.div(e, isa.add(isa.splat(2.0), e));
+    let z = isa.mul(s, s);
+    let half = isa.fma(isa.mul(s, z), horner(isa, &ATANH, z), s);
+    isa.fma(isa.splat(2.0), half, isa.max(x, isa.zero()))
+}
+
 /// x·σ(2u)
 #[inline(always)]
 pub(crate) fn gelu_tanh<I: Isa>(isa: I, x: I::F) -> I::F {

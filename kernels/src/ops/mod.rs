@@ -29,12 +29,24 @@ pub enum Activation {
     ReluSquared,
     /// g·σ(1.702 g), g = min(x, 7); where it gates, by 1 + up, up within ±7 (gpt-oss).
     SwigluOai,
+    /// σ(x)
+    Sigmoid,
+    /// x
+    Identity,
 }
 
 impl Activation {
     /// All of them, for tables and tests.
-    pub const ALL: [Activation; 6] =
-        [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::Relu, Activation::ReluSquared, Activation::SwigluOai];
+    pub const ALL: [Activation; 8] = [
+        Activation::Silu,
+        Activation::GeluTanh,
+        Activation::Gelu,
+        Activation::Relu,
+        Activation::ReluSquared,
+        Activation::SwigluOai,
+        Activation::Sigmoid,
+        Activation::Identity,
+    ];
 }
 
 /// Which channels of a head a rotation turns together.
@@ -103,12 +115,12 @@ pub struct Router {
 }
 
 /// Elements that keep a thread busy for long enough to be worth waking it: a few operations each.
-const CHEAP: usize = 8192;
+pub(crate) const CHEAP: usize = 8192;
 /// The same where each costs an exp.
-const DEAR: usize = 2048;
+pub(crate) const DEAR: usize = 2048;
 
 /// Elements of a piece of `len`: whole rows of `width`, at least `grain` elements, few enough for all threads to get some.
-fn piece(cpu: crate::Cpu<'_>, len: usize, width: usize, grain: usize) -> usize {
+pub(crate) fn piece(cpu: crate::Cpu<'_>, len: usize, width: usize, grain: usize) -> usize {
     let (rows, least) = (len.div_ceil(width), grain.div_ceil(width));
     let fair = if cpu.threads() == 1 { rows } else { rows.div_ceil(4 * cpu.threads()) };
     fair.max(least) * width

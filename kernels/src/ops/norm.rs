@@ -5,13 +5,15 @@ use super::{CHEAP, DEAR, math, piece};
 use crate::Cpu;
 use crate::isa::{Isa, Op, Sum16, vectorize};
 
-/// Each row of x `[rows, width]` divided by its root mean square, times `weight`.
+/// Each row of x `[rows, width]` divided by its root mean square, times `weight`: `[width]`, or `[groups, width]` that the
+/// rows take in turns.
 ///
 /// # Panics
 /// If lengths do not fit together.
 pub fn rms_norm(cpu: Cpu<'_>, x: &[f32], weight: Option<&[f32]>, eps: f32, width: usize, out: &mut [f32]) {
-    check(x.len(), out.len(), width, weight.map_or(width, <[f32]>::len));
-    let n = piece(cpu, out.len(), width, CHEAP);
+    let turn = turn(width, weight);
+    check(x.len(), out.len(), turn, turn);
+    let n = piece(cpu, out.len(), turn, CHEAP);
     cpu.parallel_chunks(out, n, &|i, out| {
         out.copy_from_slice(&x[i * n..][..out.len()]);
         vectorize(cpu.level, RmsNorm { x: out, weight, eps, width });
@@ -23,8 +25,9 @@ pub fn rms_norm(cpu: Cpu<'_>, x: &[f32], weight: Option<&[f32]>, eps: f32, width
 /// # Panics
 /// If lengths do not fit together.
 pub fn rms_norm_in_place(cpu: Cpu<'_>, x: &mut [f32], weight: Option<&[f32]>, eps: f32, width: usize) {
-    check(x.len(), x.len(), width, weight.map_or(width, <[f32]>::len));
-    let n = piece(cpu, x.len(), width, CHEAP);
+    let turn = turn(width, weight);
+    check(x.len(), x.len(), turn, turn);
+    let n = piece(cpu, x.len(), turn, CHEAP);
     cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, RmsNorm { x, weight, eps, width }));
 }
 
@@ -50,6 +53,13 @@ pub fn softmax(cpu: Cpu<'_>, x: &mut [f32], width: usize) {
     check(x.len(), x.len(), width, width);
     let n = piece(cpu, x.len(), width, DEAR);
     cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Softmax { x, width }));
+}
+
+/// Values after which the weights begin anew.
+fn turn(width: usize, weight: Option<&[f32]>) -> usize {
+    let turn = weight.map_or(width, <[f32]>::len);
+    assert!(width > 0 && turn.is_multiple_of(width), "weights of {turn} for rows of {width}");
+    turn
 }
 
 fn check(x: usize, out: usize, width: usize, weight: usize) {
@@ -107,7 +117,7 @@ impl Op for RmsNorm<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for row in self.x.chunks_exact_mut(self.width) {
+        for (i, row) in self.x.chunks_exact_mut(self.width).enumerate() {
             let r = 1.0 / (squares(isa, row, 0.0) / self.width as f32 + self.eps).sqrt();
             let r = isa.splat(r);
             let mut whole = row.chunks_exact_mut(I::LANES);
@@ -120,6 +130,7 @@ impl Op for RmsNorm<'_> {
                     isa.store_some(isa.mul(isa.load_some(rest), r), rest);
                 }
                 Some(weight) => {
+                    let weight = if weight.len() == self.width { weight } else { &weight[i * self.width % weight.len()..][..self.width] };
                     let ws = weight.chunks_exact(I::LANES);
                     let w = isa.load_some(ws.remainder());
                     for (x, w) in (&mut whole).zip(ws) {
