@@ -2,11 +2,15 @@
 //!
 //! pp: `p` tokens at once, in batches of `-b`, through an empty context or one of `-d` tokens. tg: `n` tokens one by one. The
 //! tokens are arbitrary and the same every time; the first is BOS where the model wants one. A run to warm up is not counted.
+//!
+//! On the CPU what the machine can do at most is measured in the same run: generation is held against reading all weights for
+//! each token, a prompt against multiplying int8 (weights alone: attention is not counted).
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use hob::machine::Ceilings;
 use hob::model::DEFAULT_MICRO_BATCH;
 use hob::tokenizer::Token;
 use hob::{Device, Level, Model, Session};
@@ -14,7 +18,7 @@ use hob::{Device, Level, Model, Session};
 use crate::failure::Failure;
 use crate::flags::{KvName, at_least_one};
 use crate::inspect;
-use crate::report::{Form, Outcome, Report, Subject, Test};
+use crate::report::{Bound, Form, Outcome, Report, Subject, Test};
 use crate::terminal::Waiting;
 use crate::units;
 
@@ -62,6 +66,9 @@ pub(crate) struct Args {
     /// Numbers in the value cache (-ctv)
     #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "f16")]
     cache_type_v: Vec<KvName>,
+    /// Print a hash of the last logits: equal wherever hob computes the same on a CPU
+    #[arg(long)]
+    hash: bool,
     /// Form of the report
     #[arg(short = 'o', long, value_name = "FORM", default_value = "md")]
     output: Form,
@@ -89,14 +96,23 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
         return Err(Failure::usage("nothing to measure", "-p or -n above 0"));
     };
     // Every setting opens the file anew: it is mapped, which takes no time, and nothing is left over from the one before.
+    let start = Instant::now();
     let mut model = open(&args.model, args.device, first)?;
-    let mut report = Report::start(out, form, subject(&args.model, &model), &tests)?;
+    let subject = subject(&args.model, &model, start.elapsed());
+    let mut report = Report::start(out, form, subject, &tests, args.hash)?;
+    let mut ceilings: Vec<Ceilings> = Vec::new();
     for (at, setting) in settings.iter().enumerate() {
         if at > 0 {
             model = open(&args.model, args.device, setting)?;
         }
+        if model.device() == Device::Cpu && !ceilings.iter().any(|c| c.threads == setting.threads) {
+            let _waiting = Waiting::on(format!("what {} threads can do at most", setting.threads));
+            ceilings.push(Ceilings::measure(setting.threads, Some(model.gguf()))?);
+        }
+        let ceiling = ceilings.iter().find(|c| c.threads == setting.threads);
         for test in &setting.tests {
-            let outcome = measure(&model, test, args.repetitions)?;
+            let mut outcome = measure(&model, test, args.repetitions)?;
+            outcome.bound = ceiling.map(|ceiling| bound(&model, test, ceiling));
             report.add(&outcome)?;
         }
     }
@@ -133,7 +149,17 @@ fn open(path: &Path, device: Device, setting: &Setting) -> Result<Model, Failure
     Ok(options.cache_types(setting.k.into(), setting.v.into()).chat_template("chatml").open(path)?)
 }
 
-fn subject(path: &Path, model: &Model) -> Subject {
+/// What bounds a test: a generated token reads the weights, a token of a prompt multiplies them.
+fn bound(model: &Model, test: &Test, ceiling: &Ceilings) -> Bound {
+    let weights = model.run().weights_read();
+    if test.prompt > 0 {
+        Bound::Multiply { each: weights.count.saturating_sub(weights.head), most: ceiling.int8 }
+    } else {
+        Bound::Read { each: weights.bytes, most: ceiling.read }
+    }
+}
+
+fn subject(path: &Path, model: &Model, opened: Duration) -> Subject {
     let total = inspect::total(model.gguf());
     Subject {
         device: model.device(),
@@ -143,6 +169,7 @@ fn subject(path: &Path, model: &Model) -> Subject {
         params: total.params,
         level: Level::from_env().map_or_else(|e| e.to_string(), |level| level.to_string()),
         cpu: cpu(),
+        opened,
     }
 }
 
@@ -176,7 +203,13 @@ fn measure(model: &Model, test: &Test, repetitions: usize) -> Result<Outcome, Fa
         once(&mut session, test, &work)?;
         samples_ns.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
-    Ok(Outcome { test: test.clone(), time, samples_ns })
+    Ok(Outcome { test: test.clone(), time, samples_ns, bound: None, hash: hash(session.logits()) })
+}
+
+/// FNV-1a (Fowler, Noll, Vo) over the logits' bytes.
+fn hash(logits: &[f32]) -> u64 {
+    let bytes = logits.iter().flat_map(|l| l.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// The work itself: all tokens together, or one by one.

@@ -1,9 +1,11 @@
 //! Results of `hob bench`, under llama-bench's names: a Markdown table, CSV, or JSON, row by row as they come.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use hob::Device;
 use hob::device::{Presence, devices};
+use hob::machine::resident;
 use hob::model::DEFAULT_MICRO_BATCH;
 use serde_json::{Map, Value, json};
 
@@ -27,9 +29,15 @@ pub(crate) struct Subject {
     pub(crate) params: u64,
     pub(crate) level: String,
     pub(crate) cpu: String,
+    /// How long opening it took.
+    pub(crate) opened: Duration,
 }
 
 impl Subject {
+    fn bits_per_weight(&self) -> f64 {
+        8.0 * self.bytes as f64 / self.params.max(1) as f64
+    }
+
     /// llama-bench's name of what computed.
     fn backend(&self) -> &'static str {
         match self.device {
@@ -89,6 +97,34 @@ pub(crate) struct Outcome {
     pub(crate) test: Test,
     pub(crate) time: String,
     pub(crate) samples_ns: Vec<u64>,
+    /// What it is held against, on a CPU.
+    pub(crate) bound: Option<Bound>,
+    /// Of the last logits.
+    pub(crate) hash: u64,
+}
+
+/// What each token of a test takes, and the most of it that the machine does in a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bound {
+    /// Bytes of weights.
+    Read { each: u64, most: f64 },
+    /// Products with weights.
+    Multiply { each: u64, most: f64 },
+}
+
+impl Bound {
+    /// What was done a second, and the most that could be, both in 10⁹.
+    fn rates(&self, tokens_per_second: f64) -> (f64, f64) {
+        let (Bound::Read { each, most } | Bound::Multiply { each, most }) = *self;
+        (tokens_per_second * each as f64 / 1e9, most / 1e9)
+    }
+
+    fn unit(&self) -> &'static str {
+        match self {
+            Bound::Read { .. } => "GB/s",
+            Bound::Multiply { .. } => "GMAC/s",
+        }
+    }
 }
 
 impl Outcome {
@@ -115,6 +151,9 @@ pub(crate) struct Report<'a> {
     table: Markdown,
     extra: Vec<Column>,
     rows: usize,
+    hash: bool,
+    /// What the machine can do at most, as it came up in the tests.
+    ceilings: Vec<String>,
 }
 
 /// A column that the table has only where its value is not the usual one for every test.
@@ -133,7 +172,7 @@ const USUAL: Test =
 
 impl<'a> Report<'a> {
     /// Starts the report of `tests`.
-    pub(crate) fn start(out: &'a mut dyn Write, form: Form, subject: Subject, tests: &[Test]) -> io::Result<Report<'a>> {
+    pub(crate) fn start(out: &'a mut dyn Write, form: Form, subject: Subject, tests: &[Test], hash: bool) -> io::Result<Report<'a>> {
         let extra: Vec<Column> = EXTRA.into_iter().filter(|(_, value)| tests.iter().any(|t| value(t) != value(&USUAL))).collect();
         let name_width = tests.iter().map(|t| t.name().len()).max().unwrap_or(0);
         let mut columns = vec![
@@ -144,13 +183,21 @@ impl<'a> Report<'a> {
             ("threads", Side::Right, 7),
         ];
         columns.extend(extra.iter().map(|(name, _)| (*name, Side::Right, name.len())));
-        columns.extend([("test", Side::Right, name_width), ("t/s", Side::Right, 16)]);
+        columns.extend([
+            ("test", Side::Right, name_width),
+            ("t/s", Side::Right, 16),
+            ("speed", Side::Right, 13),
+            ("of peak", Side::Right, 7),
+        ]);
+        if hash {
+            columns.push(("logits", Side::Left, 16));
+        }
         let table = Markdown::new(columns);
         match form {
             Form::Md => table.header(out)?,
             Form::Csv | Form::Json => {}
         }
-        Ok(Report { out, form, subject, table, extra, rows: 0 })
+        Ok(Report { out, form, subject, table, extra, rows: 0, hash, ceilings: Vec::new() })
     }
 
     /// Adds an outcome.
@@ -158,6 +205,12 @@ impl<'a> Report<'a> {
         match self.form {
             Form::Md => {
                 let cells = self.cells(outcome);
+                if let Some(bound) = outcome.bound {
+                    let line = format!("{} threads at most {:.1} {}", outcome.test.threads, bound.rates(0.0).1, bound.unit());
+                    if !self.ceilings.contains(&line) {
+                        self.ceilings.push(line);
+                    }
+                }
                 self.table.row(self.out, &cells)?;
             }
             Form::Csv => self.csv(outcome)?,
@@ -171,14 +224,27 @@ impl<'a> Report<'a> {
     }
 
     /// Closes the report.
-    pub(crate) fn finish(self) -> io::Result<()> {
+    pub(crate) fn finish(mut self) -> io::Result<()> {
         match self.form {
-            Form::Md => writeln!(self.out, "\nbuild: hob {} ({})", env!("CARGO_PKG_VERSION"), self.subject.level)?,
+            Form::Md => self.footer()?,
             Form::Csv => {}
             Form::Json if self.rows == 0 => writeln!(self.out, "[]")?,
             Form::Json => writeln!(self.out, "\n]")?,
         }
         self.out.flush()
+    }
+
+    fn footer(&mut self) -> io::Result<()> {
+        let Subject { level, opened, .. } = &self.subject;
+        writeln!(self.out, "\nbuild: hob {} ({level})", env!("CARGO_PKG_VERSION"))?;
+        write!(self.out, "{:.2} bits/weight, opened in {:.1} ms", self.subject.bits_per_weight(), opened.as_secs_f64() * 1e3)?;
+        if let Some(bytes) = resident() {
+            write!(self.out, ", {} resident", units::bytes(bytes))?;
+        }
+        for line in &self.ceilings {
+            write!(self.out, "\n{line}")?;
+        }
+        writeln!(self.out)
     }
 
     fn cells(&self, outcome: &Outcome) -> Vec<String> {
@@ -193,6 +259,14 @@ impl<'a> Report<'a> {
         ];
         cells.extend(self.extra.iter().map(|(_, value)| value(&outcome.test)));
         cells.extend([outcome.test.name(), format!("{mean:.2} ± {deviation:.2}")]);
+        let (speed, share) = outcome.bound.map_or_else(Default::default, |bound| {
+            let (rate, most) = bound.rates(mean);
+            (format!("{rate:.1} {}", bound.unit()), format!("{:.0} %", 100.0 * rate / most))
+        });
+        cells.extend([speed, share]);
+        if self.hash {
+            cells.push(format!("{:016x}", outcome.hash));
+        }
         cells
     }
 
@@ -211,9 +285,9 @@ impl<'a> Report<'a> {
         writeln!(self.out, "{}", values.join(","))
     }
 
-    /// An outcome under llama-bench's keys, and `cpu_level`, hob's own.
+    /// An outcome under llama-bench's keys, and hob's own: `cpu_level` and those after `samples_ts`.
     fn object(&self, outcome: &Outcome) -> Map<String, Value> {
-        let Outcome { test, time, samples_ns } = outcome;
+        let Outcome { test, time, samples_ns, bound, hash } = outcome;
         let ts = outcome.samples_ts();
         let (avg_ts, stddev_ts) = mean_and_deviation(&ts);
         let (avg_ns, stddev_ns) = mean_and_deviation(&samples_ns.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
@@ -244,6 +318,13 @@ impl<'a> Report<'a> {
             "stddev_ts": stddev_ts,
             "samples_ns": samples_ns,
             "samples_ts": ts,
+            "bits_per_weight": self.subject.bits_per_weight(),
+            "open_ns": u64::try_from(self.subject.opened.as_nanos()).unwrap_or(u64::MAX),
+            "resident_bytes": resident(),
+            "bound": bound.map(|bound| bound.unit()),
+            "bound_rate": bound.map(|bound| bound.rates(avg_ts).0),
+            "bound_peak": bound.map(|bound| bound.rates(avg_ts).1),
+            "logits_hash": format!("{hash:016x}"),
         });
         match value {
             Value::Object(map) => map,
@@ -269,10 +350,11 @@ mod tests {
             params: 1_235_814_400,
             level: "avx2".into(),
             cpu: "a \"fast\" one".into(),
+            opened: Duration::from_micros(12_300),
         };
         let mut out = Vec::new();
         let tests: Vec<Test> = outcomes.iter().map(|o| o.test.clone()).collect();
-        let mut report = Report::start(&mut out, form, subject, &tests).unwrap();
+        let mut report = Report::start(&mut out, form, subject, &tests, true).unwrap();
         for outcome in outcomes {
             report.add(outcome).unwrap();
         }
@@ -281,8 +363,9 @@ mod tests {
     }
 
     fn outcomes() -> Vec<Outcome> {
-        let at = |test, samples_ns| Outcome { test, time: "2026-01-31T23:59:59Z".into(), samples_ns };
-        vec![at(test(512, 0, 0), vec![1_000_000_000, 2_000_000_000]), at(test(0, 128, 4096), vec![6_400_000_000])]
+        let at = |test, samples_ns, bound| Outcome { test, time: "2026-01-31T23:59:59Z".into(), samples_ns, bound, hash: 0xabc };
+        let read = Bound::Read { each: 1_000_000_000, most: 40e9 };
+        vec![at(test(512, 0, 0), vec![1_000_000_000, 2_000_000_000], None), at(test(0, 128, 4096), vec![6_400_000_000], Some(read))]
     }
 
     #[test]
@@ -302,14 +385,16 @@ mod tests {
     #[test]
     fn the_table_reads_as_llama_benchs() {
         let want = "\
-| model           |       size | params | backend | threads |          test |              t/s |
-| --------------- | ---------: | -----: | ------- | ------: | ------------: | ---------------: |
-| llama 1B Q4_K_M | 762.81 MiB | 1.24 B | CPU     |       2 |         pp512 |  384.00 ± 181.02 |
-| llama 1B Q4_K_M | 762.81 MiB | 1.24 B | CPU     |       2 | tg128 @ d4096 |     20.00 ± 0.00 |
+| model           |       size | params | backend | threads |          test |              t/s |         speed | of peak | logits           |
+| --------------- | ---------: | -----: | ------- | ------: | ------------: | ---------------: | ------------: | ------: | ---------------- |
+| llama 1B Q4_K_M | 762.81 MiB | 1.24 B | CPU     |       2 |         pp512 |  384.00 ± 181.02 |               |         | 0000000000000abc |
+| llama 1B Q4_K_M | 762.81 MiB | 1.24 B | CPU     |       2 | tg128 @ d4096 |     20.00 ± 0.00 |     20.0 GB/s |    50 % | 0000000000000abc |
 
 build: hob 0.1.0 (avx2)
-";
-        assert_eq!(report(Form::Md, &outcomes()), want.replace("0.1.0", env!("CARGO_PKG_VERSION")));
+5.18 bits/weight, opened in 12.3 ms";
+        let got = report(Form::Md, &outcomes());
+        assert!(got.starts_with(&want.replace("0.1.0", env!("CARGO_PKG_VERSION"))), "{got}");
+        assert!(got.ends_with("\n2 threads at most 40.0 GB/s\n"), "{got}");
         let mut odd = outcomes();
         odd[0].test.micro_batch = 64;
         assert!(report(Form::Md, &odd).starts_with("| model           |       size | params | backend | threads | n_ubatch |"));
@@ -322,6 +407,7 @@ build: hob 0.1.0 (avx2)
         assert_eq!(rows[0]["samples_ts"], json!([512.0, 256.0]));
         assert_eq!(rows[0]["avg_ts"], json!(384.0));
         assert_eq!(rows[0]["avg_ns"], json!(1_500_000_000));
+        assert_eq!((&rows[0]["bound"], &rows[1]["bound_rate"]), (&Value::Null, &json!(20.0)));
         assert_eq!((&rows[1]["n_prompt"], &rows[1]["n_gen"], &rows[1]["n_depth"]), (&json!(0), &json!(128), &json!(4096)));
         assert_eq!(serde_json::from_str::<Value>(&report(Form::Json, &[])).unwrap(), json!([]));
     }
@@ -332,8 +418,8 @@ build: hob 0.1.0 (avx2)
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(lines.len(), 3);
         assert!(lines[0].starts_with("build_commit,build_number,cpu_info,"));
-        assert!(lines[0].ends_with("avg_ts,stddev_ts"));
+        assert!(lines[0].ends_with("bound_peak,logits_hash"));
         assert!(lines[1].contains(r#""a ""fast"" one""#));
-        assert!(lines[2].ends_with(r#""20.0","0.0""#));
+        assert!(lines[2].ends_with(r#""GB/s","20.0","40.0","0000000000000abc""#), "{}", lines[2]);
     }
 }

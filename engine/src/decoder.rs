@@ -48,8 +48,19 @@ pub trait Run: Send + Sync {
     /// The architecture card: what was built, layer by layer.
     fn card(&self) -> String;
 
-    /// Bytes of weights that one token's step reads: all of them, but only the experts that are used.
-    fn weight_bytes(&self) -> u64;
+    /// The weights that one token's step reads: all of them, but only the experts that are used.
+    fn weights_read(&self) -> WeightsRead;
+}
+
+/// What one token's step reads of the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WeightsRead {
+    /// In bytes.
+    pub bytes: u64,
+    /// How many weights that is, and so how many products a generated token takes, attention apart.
+    pub count: u64,
+    /// Of these in the head, which a prompt's tokens but the last do not need.
+    pub head: u64,
 }
 
 /// How a model is to be loaded.
@@ -113,7 +124,7 @@ pub struct Decoder<B: Backend> {
     head: Linear<B>,
     /// Factor on the logits, or divisor.
     logit_scale: LogitScale,
-    weight_bytes: u64,
+    weights_read: WeightsRead,
     /// Buffers of steps that are over, for the next ones.
     spare: Mutex<Vec<Buffers<B>>>,
 }
@@ -292,11 +303,11 @@ impl<B: Backend> Decoder<B> {
             EmbeddingScale::One => 1.0,
             EmbeddingScale::SqrtWidth => (width as f32).sqrt(),
         });
-        let weight_bytes = read_per_token(gguf, &config);
+        let weights_read = read_per_token(gguf, &config);
         let spare = Mutex::default();
         let logit_scale = family.logit_scale;
         let norm = Some(norm);
-        Ok(Decoder { backend, config, ropes, embed, embed_scale, inputs, layers, norm, head, logit_scale, weight_bytes, spare })
+        Ok(Decoder { backend, config, ropes, embed, embed_scale, inputs, layers, norm, head, logit_scale, weights_read, spare })
     }
 
     /// The formula, from ids to logits.
@@ -374,17 +385,22 @@ impl<B: Backend> Decoder<B> {
     }
 }
 
-/// Bytes that one token's step reads: of the experts only those in use, of an untied embedding table only a row.
-fn read_per_token(gguf: &Gguf, config: &Config) -> u64 {
+/// Of the experts only those in use are read, of an untied embedding table only a row.
+fn read_per_token(gguf: &Gguf, config: &Config) -> WeightsRead {
     let tied = gguf.tensor("output.weight").is_none();
-    let read = |t: &crate::gguf::TensorInfo| match config.experts {
-        _ if t.name == "per_layer_token_embd.weight" || t.name == "token_embd.weight" && !tied => {
-            t.size() / t.dims.get(1).copied().unwrap_or(1).max(1)
-        }
-        Some(experts) if t.name.contains("_exps.") => t.size() / experts.count as u64 * experts.used as u64,
-        Some(_) | None => t.size(),
-    };
-    gguf.tensors().filter(|t| !config.drafts(&t.name)).map(read).sum()
+    let mut read = WeightsRead { head: (config.vocab * config.width) as u64, ..WeightsRead::default() };
+    for tensor in gguf.tensors().filter(|t| !config.drafts(&t.name)) {
+        let (used, of) = match config.experts {
+            _ if tensor.name == "per_layer_token_embd.weight" || tensor.name == "token_embd.weight" && !tied => {
+                (1, tensor.dims.get(1).copied().unwrap_or(1).max(1))
+            }
+            Some(experts) if tensor.name.contains("_exps.") => (experts.used as u64, experts.count as u64),
+            Some(_) | None => (1, 1),
+        };
+        read.bytes += tensor.size() / of * used;
+        read.count += tensor.dims.iter().product::<u64>() / of * used;
+    }
+    read
 }
 
 impl<B: Backend> Run for Decoder<B> {
@@ -428,8 +444,8 @@ impl<B: Backend> Run for Decoder<B> {
         self.to_string()
     }
 
-    fn weight_bytes(&self) -> u64 {
-        self.weight_bytes
+    fn weights_read(&self) -> WeightsRead {
+        self.weights_read
     }
 }
 

@@ -5,7 +5,7 @@ use crate::backend::cpu::CpuBackend;
 use crate::batch::{Canceller, Entry, Logits};
 use crate::cache::{Cache, CacheOptions, Sequence, StateSize, StateSpec};
 use crate::config::Config;
-use crate::decoder::Run;
+use crate::decoder::{Run, WeightsRead};
 use crate::device::{Device, Placed};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -97,7 +97,7 @@ impl Run for Fake {
         "fake".to_owned()
     }
 
-    fn weight_bytes(&self) -> u64 {
-        1_000_000
+    fn weights_read(&self) -> WeightsRead {
+        WeightsRead { bytes: 1_000_000, ..WeightsRead::default() }
     }
 }

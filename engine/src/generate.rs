@@ -84,7 +84,7 @@ pub struct Session {
 impl Session {
     pub(crate) fn new(model: &Model, stop: Canceller) -> Result<Session> {
         let cache = model.run().cache(model.cache_options())?;
-        let stats = Stats { weight_bytes: model.run().weight_bytes(), ..Stats::default() };
+        let stats = Stats { weight_bytes: model.run().weights_read().bytes, ..Stats::default() };
         Ok(Session {
             model: model.clone(),
             cache,

@@ -62,6 +62,7 @@ mod fake;
 pub mod family;
 pub mod generate;
 pub mod gguf;
+pub mod machine;
 pub mod model;
 pub mod perplexity;
 mod prompt;

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_range_loop)]
 
 pub mod attention;
+pub mod ceiling;
 pub mod format;
 mod isa;
 pub mod level;
