@@ -206,7 +206,7 @@ impl<'a> Report<'a> {
             Form::Md => {
                 let cells = self.cells(outcome);
                 if let Some(bound) = outcome.bound {
-                    let line = format!("{} threads at most {:.1} {}", outcome.test.threads, bound.rates(0.0).1, bound.unit());
+                    let line = format!("{:.1} {} at most with -t {}", bound.rates(0.0).1, bound.unit(), outcome.test.threads);
                     if !self.ceilings.contains(&line) {
                         self.ceilings.push(line);
                     }
@@ -394,7 +394,7 @@ build: hob 0.1.0 (avx2)
 5.18 bits/weight, opened in 12.3 ms";
         let got = report(Form::Md, &outcomes());
         assert!(got.starts_with(&want.replace("0.1.0", env!("CARGO_PKG_VERSION"))), "{got}");
-        assert!(got.ends_with("\n2 threads at most 40.0 GB/s\n"), "{got}");
+        assert!(got.ends_with("\n40.0 GB/s at most with -t 2\n"), "{got}");
         let mut odd = outcomes();
         odd[0].test.micro_batch = 64;
         assert!(report(Form::Md, &odd).starts_with("| model           |       size | params | backend | threads | n_ubatch |"));
