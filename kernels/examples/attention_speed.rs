@@ -49,7 +49,7 @@ fn main() {
             fork_join(cpu);
             elementwise(cpu);
         }
-        for dim in [64, 128] {
+        for dim in [64, 128, 576] {
             // (name, positions before, queries)
             for (name, position, tokens) in [
                 ("decode at 8k", 8191, 1),
@@ -115,16 +115,23 @@ fn elementwise(cpu: Cpu<'_>) {
 }
 
 fn attention(cpu: Cpu<'_>, name: &str, dim: usize, position: usize, tokens: usize) {
-    let (heads, kv_heads) = (32, 8);
+    // 576 is DeepSeek's latent: 16 heads look at one key, whose first 512 channels are the value.
+    let (heads, kv_heads, value_dim) = if dim == 576 { (16, 1, 512) } else { (32, 8, dim) };
     let layer = Attend { heads, scale: 0.1, softcap: None, window: Window::None, sinks: None };
-    let mut store = KvStore::new(KvType::F16, KvType::F16, kv_heads, dim, dim, position + tokens).expect("memory");
-    let context = numbers((position + tokens) * kv_heads * dim);
-    store.write(cpu, 0, &context, &context);
-    let (q, mut out) = (numbers(tokens * heads * dim), vec![0.0; tokens * heads * dim]);
+    let n = position + tokens;
+    let mut store = match dim {
+        576 => KvStore::shared(KvType::F16, dim, value_dim, n, n),
+        _ => KvStore::new(KvType::F16, KvType::F16, kv_heads, dim, dim, n),
+    }
+    .expect("memory");
+    let context = numbers(n * kv_heads * dim);
+    let values = |tokens: usize| if dim == 576 { 0 } else { tokens * kv_heads * dim };
+    store.write(cpu, 0, &context, &context[..values(n)]);
+    let (q, mut out) = (numbers(tokens * heads * dim), vec![0.0; tokens * heads * value_dim]);
     let lanes = [Lane { store: &store, position, tokens }];
     let (best, median) = time(cpu, if tokens < 20 { 100 } else { 5 }, || attend(cpu, &layer, &q, &lanes, &mut out));
     let pairs: usize = (0..tokens).map(|t| position + t + 1).sum();
-    let macs = (pairs * heads * dim * 2) as f64;
+    let macs = (pairs * heads * (dim + value_dim)) as f64;
     let bytes = store.bytes() as f64;
     println!(
         "  attention d {dim}, {name}: {:.3} ms ({:.3}), {:.1} GMAC/s ({:.1}), {:.1} GB/s",
@@ -145,7 +152,7 @@ fn attention(cpu: Cpu<'_>, name: &str, dim: usize, position: usize, tokens: usiz
             if sum == 7 { " " } else { "" }
         );
     }
-    let (k, v) = (&context[..tokens * kv_heads * dim], &context[..tokens * kv_heads * dim]);
+    let (k, v) = (&context[..tokens * kv_heads * dim], &context[..values(tokens)]);
     let (best, _) = time(cpu, 10, || store.write(cpu, position, k, v));
     println!("    write {tokens} positions: {:.1} µs", best * 1e6);
 }

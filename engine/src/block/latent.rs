@@ -213,3 +213,61 @@ impl<B: Backend> fmt::Display for Latent<B> {
         write!(f, " {}", self.turns.text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Stored;
+    use crate::backend::cpu::CpuBackend;
+    use crate::batch::{Canceller, Entry, Logits};
+    use crate::cache::KvType;
+    use crate::config::NormKind;
+    use crate::gguf::Bytes;
+    use hob_kernels::Format;
+
+    fn matrix(values: &[f32], cols: usize) -> Stored {
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Stored { name: "by hand".into(), format: Format::F32, rows: values.len() / cols, cols, bytes: Bytes::from(bytes) }
+    }
+
+    /// One head: one channel of content, two rotary ones that stay as they are, a latent and a value of one channel.
+    ///
+    /// Position 0 has h = (1, 0), position 1 h = (0, 1). q = (2 h₀ + h₁ | h₀, h₁): (2 | 1, 0) and (1 | 0, 1).
+    /// The latent h₀ - h₁ is 1 and -1; normalised, as a vector of one channel, its sign times the weight 3: 3 and -3.
+    /// The rotary key (h₁, h₀) is (0, 1) and (1, 0). With Wk = ½ position 1 scores ½·1·3 + (0, 1)·(0, 1) = 2.5 on position 0 and
+    /// ½·1·(-3) + (0, 1)·(1, 0) = -1.5 on itself, so that it weighs them σ(4) and σ(-4): 3 tanh 2 of the latent. Wv = 2, Wo = (1, -1).
+    #[test]
+    fn two_positions_by_hand() {
+        let backend = CpuBackend::new(1).unwrap();
+        let linear = |values: &[f32], cols| Linear { weight: matrix(values, cols), bias: None };
+        let latent: Latent<CpuBackend> = Latent {
+            queries: Queries::Straight(linear(&[2.0, 1.0, 1.0, 0.0, 0.0, 1.0], 2)),
+            kv: linear(&[1.0, -1.0, 0.0, 1.0, 1.0, 0.0], 2),
+            kv_norm: Norm { kind: NormKind::Rms, weight: vec![3.0], bias: None, eps: 0.0, width: 1 },
+            k_b: matrix(&[0.5], 1),
+            v_b: matrix(&[2.0], 1),
+            o: linear(&[1.0, -1.0], 1),
+            attend: Attend { heads: 1, value_dim: 1, scale: 1.0, softcap: None, window: Window::None, sinks: None },
+            content: 1,
+            rotary: 2,
+            rank: 1,
+            value_dim: 1,
+            turns: Turns::none(),
+        };
+        let options = CacheOptions { capacity: 8, k: KvType::F32, v: KvType::F32, batch: 8 };
+        let state = backend.state(&latent.state(&options), 8).unwrap();
+        assert_eq!(crate::cache::LayerState::bytes(&state), 64 * 3 * 4, "a block of 64 latents and rotary keys");
+        let mut sequence = Sequence::new(vec![state], &options);
+        let (mut work, mut out, mut y) = (Work::<CpuBackend>::default(), Default::default(), Vec::new());
+        let entry = |token| Entry { token, sequence: 0, position: token, logits: Logits::Want };
+        backend.begin(&mut work.step, &[entry(0), entry(1)], &[], &Canceller::new());
+        backend.embed(&mut work.step, &matrix(&[1.0, 0.0, 0.0, 1.0], 2), 1.0, &mut work.h);
+        latent.forward(&backend, &mut work, &mut [&mut sequence], 0, &mut out);
+        backend.read(&mut work.step, &out, &mut y).unwrap();
+        let second = 6.0 * 2f32.tanh();
+        for (y, want) in y.iter().zip([6.0, -6.0, second, -second]) {
+            assert!((y - want).abs() < 1e-5, "{y}, by hand {want}");
+        }
+        assert_eq!(y.len(), 4);
+    }
+}
