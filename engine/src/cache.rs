@@ -50,6 +50,27 @@ pub enum StateSpec {
         value_dim: usize,
         /// Precision of both.
         kind: KvType,
+        /// Which positions a query sees.
+        window: Window,
+        /// Most queries at a time. What none of them sees may go.
+        batch: usize,
+    },
+    /// The same, and entries that stand for several positions each.
+    Entries {
+        /// Width of a key, which is its own value.
+        key_dim: usize,
+        /// Precision of both.
+        kind: KvType,
+        /// Which positions a query sees.
+        window: Window,
+        /// Most queries at a time.
+        batch: usize,
+        /// Positions of an entry.
+        ratio: usize,
+        /// 2 where entries overlap.
+        halves: usize,
+        /// Width of the keys that choose among entries, where they do.
+        index: Option<usize>,
     },
     /// The same room however many positions: a matrix a head, and the last inputs of convolutions. At position 0 it begins anew.
     Recurrent(StateSize),

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Fault, Result};
 use crate::gguf::{Metadata, Value};
-use hob_kernels::ops::Gate;
+use hob_kernels::ops::{Gate, STRANDS};
 
 /// The numbers of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +64,10 @@ pub struct Config {
     pub delta_dim: Option<usize>,
     /// Whether the model was trained with ropes, where the file says so.
     pub roped: Option<bool>,
+    /// Compressed attention, where the model has it.
+    pub compressed: Option<CompressedConfig>,
+    /// Strands of the residual stream, where it has several.
+    pub strands: Option<StrandConfig>,
     /// Mixture of experts, where the model is one.
     pub experts: Option<ExpertConfig>,
     /// Soft cap of attention scores: `cap · tanh(s / cap)`.
@@ -181,6 +185,36 @@ pub struct SsmConfig {
     pub heads: usize,
     /// Heads of keys and queries.
     pub groups: usize,
+}
+
+/// Numbers of compressed attention (DeepSeek-V4).
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompressedConfig {
+    /// Positions of an entry, per layer; 0 where there are none.
+    pub ratios: Vec<usize>,
+    /// θ of the layers with entries.
+    pub rope_base: f32,
+    /// Groups of heads that share an output map.
+    pub output_groups: usize,
+    /// Rank of such a map.
+    pub output_rank: usize,
+    /// Heads of the index.
+    pub index_heads: usize,
+    /// Width of the index's heads.
+    pub index_dim: usize,
+    /// Entries that the index chooses.
+    pub index_most: usize,
+}
+
+/// Numbers of hyper-connections.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StrandConfig {
+    /// Strands.
+    pub count: usize,
+    /// Rounds of Sinkhorn's normalisation.
+    pub iterations: usize,
+    /// Added to weights and sums.
+    pub eps: f32,
 }
 
 /// Mixture-of-experts numbers.
@@ -315,6 +349,7 @@ impl Config {
             return Err(Error::Gguf(fault.found(shared_kv_layers)));
         }
         let rope = rope(&keys, key_dim, window_dims.map_or(key_dim, |dims| dims.0), context)?;
+        let rotary = rope.rotary;
         Ok(Config {
             architecture: arch.to_owned(),
             name: meta.str("general.name")?.map(str::to_owned),
@@ -345,6 +380,8 @@ impl Config {
             short_conv: keys.usize("shortconv.l_cache")?,
             delta_dim: keys.usize("kda.head_dim")?.filter(|n| *n > 0),
             roped: keys.meta.bool(&keys.name("rope.scaling.finetuned"))?,
+            compressed: compressed(&keys, blocks, rotary, key_dim)?,
+            strands: strands(&keys)?,
             experts: experts(&keys)?,
             attention_softcap: positive(keys.f32("attn_logit_softcapping")?),
             final_softcap: positive(keys.f32("final_logit_softcapping")?),
@@ -482,6 +519,42 @@ fn latent(keys: &Keys<'_>, key_dim: usize, value_dim: usize) -> Result<Option<La
     Ok(Some(LatentConfig { rank, key_dim, value_dim }))
 }
 
+fn compressed(keys: &Keys<'_>, blocks: usize, rotary: usize, key_dim: usize) -> Result<Option<CompressedConfig>> {
+    let name = keys.name("attention.compress_ratios");
+    let Some(ratios) = keys.meta.u32s(&name)? else { return Ok(None) };
+    if ratios.len() < blocks || ratios.iter().any(|r| ![0, 4, 128].contains(r)) {
+        let fault = Fault::at(name).expected(format!("0, 4 or 128 for each of {blocks} layers"));
+        return Err(Error::Unsupported(fault.found(format!("{ratios:?}"))));
+    }
+    let limits = keys.name("swiglu_clamp_exp");
+    if let Some(limit) = keys.meta.f32s(&limits)?.and_then(|l| l.into_iter().find(|x| *x != 10.0)) {
+        return Err(Error::Unsupported(Fault::at(limits).expected("10, as in every released model").found(limit)));
+    }
+    let index_dim = keys.required("attention.indexer.key_length")?;
+    if rotary == 0 || rotary > index_dim.min(key_dim) {
+        let fault = Fault::at(keys.name("rope.dimension_count")).expected(format!("up to {}", index_dim.min(key_dim)));
+        return Err(Error::Gguf(fault.found(rotary)));
+    }
+    Ok(Some(CompressedConfig {
+        ratios: ratios.iter().map(|r| *r as usize).collect(),
+        rope_base: keys.f32("attention.compress_rope_freq_base")?.unwrap_or(10_000.0),
+        output_groups: keys.required("attention.output_group_count")?,
+        output_rank: keys.required("attention.output_lora_rank")?,
+        index_heads: keys.required("attention.indexer.head_count")?,
+        index_dim,
+        index_most: keys.required("attention.indexer.top_k")?,
+    }))
+}
+
+fn strands(keys: &Keys<'_>) -> Result<Option<StrandConfig>> {
+    let Some(count) = keys.usize("hyper_connection.count")?.filter(|n| *n > 0) else { return Ok(None) };
+    if count > STRANDS {
+        return Err(Error::Unsupported(Fault::at(keys.name("hyper_connection.count")).expected(format!("at most {STRANDS}")).found(count)));
+    }
+    let iterations = keys.required("hyper_connection.sinkhorn_iterations")?;
+    Ok(Some(StrandConfig { count, iterations, eps: keys.f32("hyper_connection.epsilon")?.unwrap_or(1e-6) }))
+}
+
 fn experts(keys: &Keys<'_>) -> Result<Option<ExpertConfig>> {
     let Some(count) = keys.usize("expert_count")?.filter(|n| *n > 0) else { return Ok(None) };
     let used = keys.required("expert_used_count")?;
@@ -494,7 +567,8 @@ fn experts(keys: &Keys<'_>) -> Result<Option<ExpertConfig>> {
         Some(1) => Some(Gate::Softmax),
         Some(2) => Some(Gate::Sigmoid),
         Some(3) => Some(Gate::SoftmaxTopK),
-        Some(n) => return Err(Error::Unsupported(Fault::at(func).expected("1 softmax, 2 sigmoid or 3 softmax of the chosen").found(n))),
+        Some(4) => Some(Gate::SqrtSoftplus),
+        Some(n) => return Err(Error::Unsupported(Fault::at(func).expected("1 softmax, 2 sigmoid, 3 softmax of the chosen or 4 √softplus").found(n))),
     };
     let groups = match (keys.usize("expert_group_count")?, keys.usize("expert_group_used_count")?) {
         (Some(all), Some(used)) if all > 1 && used < all => Some((all, used)),

@@ -15,6 +15,7 @@ use crate::backend::{Backend, Linear};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::per_layer::{LayerInput, LayerInputs};
 use crate::block::rope::Rope;
+use crate::block::strands::{Role, Strands};
 use crate::block::{FeedForward, Mixer, Norm, Work};
 use crate::cache::{Cache, CacheOptions, Sequence};
 use crate::config::Config;
@@ -101,6 +102,8 @@ pub struct Layer<B: Backend> {
     ffn: Option<FeedForward<B>>,
     post_ffn: Option<Norm<B>>,
     residual: Residual,
+    /// How its two halves meet the strands of the residual stream, where it has several.
+    strands: Option<[Strands<B>; 2]>,
     /// Factor on what each half adds to the residual stream.
     residual_scale: f32,
     /// What it makes of its own vector of the token.
@@ -122,6 +125,8 @@ pub struct Decoder<B: Backend> {
     layers: Vec<Layer<B>>,
     norm: Option<Norm<B>>,
     head: Linear<B>,
+    /// How the head reads the strands of the residual stream, where it has several.
+    strands: Option<Strands<B>>,
     /// Factor on the logits, or divisor.
     logit_scale: LogitScale,
     weights_read: WeightsRead,
@@ -177,6 +182,13 @@ impl<B: Backend> Layer<B> {
         if mixers.is_empty() && ffn.is_none() {
             return Err(loader.missing(&name("attn_q.weight")));
         }
+        let strands = match loader.config.strands {
+            None => None,
+            Some(config) => {
+                let of = |part: &str| Strands::load(loader, &name(part), config, Role::Block);
+                Some([of("hc_attn")?, of("hc_ffn")?])
+            }
+        };
         Ok(Layer {
             pre,
             mixers,
@@ -185,6 +197,7 @@ impl<B: Backend> Layer<B> {
             ffn,
             post_ffn,
             residual,
+            strands,
             residual_scale: loader.config.residual_scale.unwrap_or(1.0),
             input: LayerInput::load(loader, index)?,
             scale: loader.values(&name("layer_output_scale.weight"), 1)?.map(|s| s[0]),
@@ -195,6 +208,25 @@ impl<B: Backend> Layer<B> {
     /// Adds the layer's work to `x`.
     fn forward(&self, backend: &B, buffers: &mut Buffers<B>, sequences: &mut [&mut Sequence<B>], stop: &Canceller) -> Result<()> {
         let Buffers { work, x, y, z, .. } = buffers;
+        if let Some([first, second]) = &self.strands {
+            first.read(backend, work, x, z);
+            normed(backend, work, z, self.pre.as_ref());
+            for (i, mixer) in self.mixers.iter().enumerate() {
+                let out = if i == 0 { &mut *y } else { &mut *z };
+                mixer.forward(backend, work, sequences, self.slot + i, out);
+                if i > 0 {
+                    backend.add(&mut work.step, y, z);
+                }
+            }
+            first.write(backend, work, x, y);
+            running(stop)?;
+            let Some(ffn) = &self.ffn else { return Ok(()) };
+            second.read(backend, work, x, z);
+            normed(backend, work, z, self.pre_ffn.as_ref());
+            ffn.forward(backend, work, z, y);
+            second.write(backend, work, x, y);
+            return running(stop);
+        }
         normed(backend, work, x, self.pre.as_ref());
         for (i, mixer) in self.mixers.iter().enumerate() {
             let out = if i == 0 { &mut *y } else { &mut *z };
@@ -298,6 +330,7 @@ impl<B: Backend> Decoder<B> {
         };
         let embed = loader.matrix(embed, vocab, width)?;
         let inputs = LayerInputs::load(&loader)?;
+        let strands = config.strands.map(|c| Strands::load(&loader, "output_hc", c, Role::Head)).transpose()?;
         loader.finish()?;
         let embed_scale = config.embedding_scale.unwrap_or(match family.embedding {
             EmbeddingScale::One => 1.0,
@@ -307,7 +340,7 @@ impl<B: Backend> Decoder<B> {
         let spare = Mutex::default();
         let logit_scale = family.logit_scale;
         let norm = Some(norm);
-        Ok(Decoder { backend, config, ropes, embed, embed_scale, inputs, layers, norm, head, logit_scale, weights_read, spare })
+        Ok(Decoder { backend, config, ropes, embed, embed_scale, inputs, layers, norm, head, strands, logit_scale, weights_read, spare })
     }
 
     /// The formula, from ids to logits.
@@ -318,14 +351,26 @@ impl<B: Backend> Decoder<B> {
         if let Some(inputs) = &self.inputs {
             inputs.forward(backend, &mut buffers.work, &buffers.x);
         }
+        if let Some(strands) = &self.strands {
+            let Buffers { work, x, y, z, .. } = &mut *buffers;
+            backend.copy(&mut work.step, x, y);
+            for _ in 1..strands.count {
+                backend.join(&mut work.step, x, y, 1, z);
+                std::mem::swap(x, z);
+            }
+        }
         for layer in &self.layers {
             layer.forward(backend, buffers, sequences, stop)?;
         }
-        let Buffers { work, x, y, logits, .. } = buffers;
+        let Buffers { work, x, y, z, logits } = buffers;
         if batch.iter().all(|e| e.logits == Logits::Skip) {
             return Ok(());
         }
         backend.wanted(&mut work.step, x, y);
+        if let Some(strands) = &self.strands {
+            strands.read(backend, work, y, z);
+            std::mem::swap(y, z);
+        }
         normed(backend, work, y, self.norm.as_ref());
         backend.linear(&mut work.step, &work.h, &mut [(&self.head, &mut *logits)]);
         if let Some(scale) = self.config.logit_scale {

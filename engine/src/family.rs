@@ -209,6 +209,15 @@ pub static FAMILIES: &[Family] = &[
         fix: deepseek,
         ..BASE
     },
+    Family {
+        names: &["deepseek4"],
+        models: "DeepSeek V4",
+        pairing: Pairing::Adjacent,
+        activation: Activation::SwigluLimited,
+        gate: Gate::SqrtSoftplus,
+        fix: deepseek4,
+        ..BASE
+    },
     Family { names: &["phi3"], models: "Phi-3, Phi-3.5, Phi-4", ..BASE },
     Family { names: &["command-r"], models: "Command R, Aya 23", pairing: Pairing::Adjacent, ..BASE },
     Family {
@@ -295,6 +304,11 @@ fn deepseek(config: &mut Config) {
         let temperature = 1.0 + multiplier * factor.max(1.0).ln();
         config.attention_scale.get_or_insert(temperature * temperature / (latent.key_dim as f32).sqrt());
     }
+}
+
+/// Rotation keeps lengths, so that it can be undone on what attention brings.
+fn deepseek4(config: &mut Config) {
+    config.rope.yarn_log_multiplier = Some(1.0);
 }
 
 /// Architectures that hob cannot run, by the block that it lacks for them.

@@ -8,7 +8,7 @@ use crate::block::Norm;
 use crate::config::{Config, NormKind};
 use crate::error::{Error, Fault, Result};
 use crate::family::{Family, Looks};
-use crate::gguf::{Gguf, TensorInfo};
+use crate::gguf::{Gguf, TensorInfo, TensorType};
 use std::cell::RefCell;
 use std::collections::HashSet;
 
@@ -169,6 +169,19 @@ impl<'a, B: Backend> Loader<'a, B> {
         let mut values = vec![0.0; count * len];
         hob_kernels::format::dequantize(stored.format, &stored.bytes, &mut values);
         self.backend.vector(values).map(Some)
+    }
+
+    /// Integers `[rows, cols]`, if the file has them.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where they have another shape or are no 32-bit integers.
+    pub fn integers(&self, name: &str, rows: usize, cols: usize) -> Result<Option<Vec<i32>>> {
+        let Some(info) = self.find(name, &[cols, rows])? else { return Ok(None) };
+        if info.kind != TensorType::I32 {
+            return Err(Error::Model(Fault::at(name).expected("I32").found(info.kind)));
+        }
+        let bytes = self.gguf.bytes(info);
+        Ok(Some(bytes.as_chunks::<4>().0.iter().map(|x| i32::from_le_bytes(*x)).collect()))
     }
 
     /// The norm `{base}.weight` over `width` channels, with `{base}.bias`, if the file has it.

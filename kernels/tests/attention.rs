@@ -1,6 +1,6 @@
 //! Attention equals its definition bit for bit: every level, number of threads, shape, and way to feed the context.
 
-use hob_kernels::attention::{Attend, KvStore, KvType, Lane, Window, attend};
+use hob_kernels::attention::{Attend, Index, KvStore, KvType, Lane, Window, attend, attend_joined, choose};
 use hob_kernels::naive::attention::Context;
 use hob_kernels::{Cpu, Level, Pool, naive};
 
@@ -330,6 +330,78 @@ fn a_copy_of_keys_with_values_in_them() {
     assert_eq!(k, keys);
     assert_eq!(v, keys.chunks(3).flat_map(|k| [k[0], k[1]]).collect::<Vec<_>>());
     assert_eq!(store.bytes(), 128 * 3 * 4);
+}
+
+#[test]
+fn positions_and_chosen_entries_join() {
+    let (heads, dim, positions, from, count) = (10, 24, 150, 100, 1100);
+    let sinks = numbers(heads, 9);
+    let layer = Attend { heads, scale: 0.6, softcap: None, window: Window::Sliding(20), sinks: Some(&sinks) };
+    let (q, k, e) = (numbers(positions * heads * dim, 1), numbers(positions * dim, 2), numbers(count * dim, 3));
+    let round = |x: &[f32]| x.iter().map(|x| KvType::F16.round(*x)).collect::<Vec<f32>>();
+    let (rk, re) = (round(&k), round(&e));
+    let context = |k| Context { k, v: k, kv_heads: 1, key_dim: dim, value_dim: dim };
+    // None, one, every third, all.
+    let chosen: Vec<Vec<u32>> = (from..positions)
+        .map(|p| match p % 4 {
+            0 => vec![],
+            1 => vec![p as u32],
+            2 => (0..count as u32).step_by(3).collect(),
+            _ => (0..count as u32).collect(),
+        })
+        .collect();
+    let mut expected = vec![0.0; (positions - from) * heads * dim];
+    naive::attention::attend_joined(&layer, context(&rk), context(&re), &chosen, &q[from * heads * dim..], from, &mut expected);
+    for threads in [1, 3] {
+        let pool = Pool::new(threads);
+        for level in Level::available() {
+            let cpu = Cpu::new(level, &pool);
+            let mut store = KvStore::shared(KvType::F16, dim, dim, positions, positions).unwrap();
+            let mut entries = KvStore::shared(KvType::F16, dim, dim, count, count).unwrap();
+            store.write(cpu, 0, &k, &[]);
+            entries.write(cpu, 0, &e, &[]);
+            for run in [1, 7, positions - from] {
+                let mut out = vec![0.0; expected.len()];
+                for at in (from..positions).step_by(run) {
+                    let n = run.min(positions - at);
+                    let (lane, rows) = (Lane { store: &store, position: at, tokens: n }, (at - from) * heads * dim);
+                    let (q, chosen) = (&q[at * heads * dim..(at + n) * heads * dim], &chosen[at - from..at - from + n]);
+                    attend_joined(cpu, &layer, q, lane, &entries, chosen, &mut out[rows..rows + n * heads * dim]);
+                }
+                equal(&out, &expected, &format!("joined by {run}, {level}, {threads} threads"));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_index_chooses_the_best() {
+    let (heads, dim, count, most) = (3, 20, 150, 7);
+    let (q, weights, k) = (numbers(4 * heads * dim, 1), numbers(4 * heads, 2), numbers(count * dim, 3));
+    let visible = [0, 5, 100, count];
+    let expected: Vec<Vec<u32>> = (0..4)
+        .map(|t| {
+            let dot = |h: usize, e: usize| {
+                let (q, k) = (&q[(t * heads + h) * dim..][..dim], &k[e * dim..][..dim]);
+                q.iter().zip(k).fold(0f32, |s, (q, k)| q.mul_add(*k, s))
+            };
+            let score = |e: usize| (0..heads).fold(0f32, |s, h| weights[t * heads + h].mul_add(dot(h, e).max(0.0), s));
+            let mut order: Vec<usize> = (0..visible[t]).collect();
+            order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
+            order.truncate(most);
+            order.sort_unstable();
+            order.into_iter().map(|e| e as u32).collect()
+        })
+        .collect();
+    let pool = Pool::new(2);
+    for level in Level::available() {
+        let cpu = Cpu::new(level, &pool);
+        let mut store = KvStore::shared(KvType::F32, dim, dim, count, count).unwrap();
+        store.write(cpu, 0, &k, &[]);
+        let mut chosen = Vec::new();
+        choose(cpu, &Index { q: &q, weights: &weights, heads, most }, &store, &visible, &mut chosen);
+        assert_eq!(chosen, expected, "{level}");
+    }
 }
 
 #[test]

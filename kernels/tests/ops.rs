@@ -149,7 +149,7 @@ fn routing() {
             logits[2] = logits[0]; // a tie
         }
         let bias = numbers(experts, 8, 0.5);
-        for gate in [Gate::Softmax, Gate::SoftmaxTopK, Gate::Sigmoid] {
+        for gate in [Gate::Softmax, Gate::SoftmaxTopK, Gate::Sigmoid, Gate::SqrtSoftplus] {
             for (renormalize, scale, bias) in [(Renormalize::Yes, 1.0, None), (Renormalize::No, 2.5, Some(&bias[..]))] {
                 let score = if bias.is_some() { GroupScore::BestTwo } else { GroupScore::Best };
                 let groups = (experts % 4 == 0).then_some(GroupLimit { count: 4, used: 2, score });
@@ -219,6 +219,72 @@ fn a_tie_goes_to_the_lowest_id_and_nan_to_nobody() {
     ops::route(Cpu::new(Level::best(), &pool), &logits, 6, &router, None, &mut ids, &mut weights);
     assert_eq!(ids, [1, 3, 0]);
     assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn settled_experts_weigh_what_chosen_ones_do() {
+    let pool = Pool::new(2);
+    let router = Router { gate: Gate::SqrtSoftplus, k: 2, groups: None, renormalize: Renormalize::Yes, scale: 1.5 };
+    // √ln(1 + e⁰) = √ln 2 and, of ln(e³ - 1), √3; 1 is never chosen.
+    let (logits, mut weights) = ([0.0, 9.0, (3f32.exp() - 1.0).ln(), 0.0, 9.0, 0.0], [0.0; 4]);
+    ops::route_fixed(Cpu::new(Level::best(), &pool), &logits, 3, &router, &[2, 0, 0, 2], &mut weights);
+    let (a, b) = (3f32.sqrt(), 2f32.ln().sqrt());
+    for (found, expected) in weights.iter().zip([1.5 * a / (a + b), 1.5 * b / (a + b), 0.75, 0.75]) {
+        assert!((found - expected).abs() < 1e-6, "{found}, expected {expected}");
+    }
+}
+
+#[test]
+fn rows_blend_by_channel() {
+    for (count, width) in [(1, 5), (8, 64), (128, 33)] {
+        let (values, scores) = (numbers(count * width, 3, 2.0), numbers(count * width, 4, 3.0));
+        let (rows, scores): (Vec<_>, Vec<_>) = (values.chunks(width).collect(), scores.chunks(width).collect());
+        let mut expected = vec![0.0; width];
+        naive::ops::blend(&rows, &scores, &mut expected);
+        for level in Level::available() {
+            let mut out = vec![1.0; width];
+            ops::blend(level, &rows, &scores, &mut out);
+            equal(&out, &expected, &format!("{count} rows of {width} {level}"));
+        }
+    }
+    // Weights 3/4 and 1/4, and where one score is far below, 1 and 0.
+    let mut out = [0.0; 2];
+    ops::blend(Level::best(), &[&[4.0, 1.0], &[8.0, 2.0]], &[&[3f32.ln(), 90.0], &[0.0, 0.0]], &mut out);
+    assert!((out[0] - 5.0).abs() < 1e-5 && out[1] == 1.0, "{out:?}");
+}
+
+#[test]
+fn strands_are_read_and_written() {
+    let (strands, width, tokens) = (4, 37, 5);
+    let (scale, base) = (numbers(3, 1, 1.0), numbers(24, 2, 1.0));
+    let hyper = ops::Hyper { strands, scale: &scale, base: &base, iterations: 20, eps: 1e-6 };
+    let mut weights = numbers(tokens * 24, 3, 2.0);
+    let mut expected = weights.clone();
+    expected.chunks_mut(24).for_each(|w| naive::hyper::weights(&hyper, w));
+    let (x, y) = (numbers(tokens * strands * width, 4, 1.0), numbers(tokens * width, 5, 1.0));
+    let pool = Pool::new(2);
+    ops::hyper_weights(Cpu::new(Level::best(), &pool), &hyper, &mut weights);
+    equal(&weights, &expected, "weights");
+    for token in weights.chunks(24) {
+        let comb = &token[8..];
+        for i in 0..4 {
+            let (row, column) = (comb[4 * i..4 * i + 4].iter().sum::<f32>(), (0..4).map(|j| comb[4 * j + i]).sum::<f32>());
+            assert!((row - 1.0).abs() < 1e-3 && (column - 1.0).abs() < 1e-3, "doubly stochastic: {row} {column}");
+        }
+    }
+    let (mut mixed, mut added) = (vec![0.0; tokens * width], x.clone());
+    for t in 0..tokens {
+        let (w, x) = (&weights[t * 24..][..24], &x[t * strands * width..][..strands * width]);
+        naive::hyper::mix(x, &w[..strands], &mut mixed[t * width..][..width]);
+        naive::hyper::add(&mut added[t * strands * width..][..strands * width], strands, &y[t * width..][..width], w);
+    }
+    everywhere(|cpu| {
+        let (mut out, mut z) = (vec![0.0; tokens * width], x.clone());
+        ops::hyper_mix(cpu, &x, strands, &weights, 24, &mut out);
+        equal(&out, &mixed, &format!("mix {}", cpu.level));
+        ops::hyper_add(cpu, &mut z, strands, &y, &weights);
+        equal(&z, &added, &format!("add {}", cpu.level));
+    });
 }
 
 #[test]

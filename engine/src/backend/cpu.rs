@@ -1,11 +1,15 @@
 //! The CPU back end: hob's own kernels on the mapped weights.
 
+mod entries;
+
 use crate::backend::{
     Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, Linear, Product, Qkv, Scan, Stored, Weighed, Window,
 };
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
+use crate::block::compressed::Pooled;
 use crate::block::rope::{Pairing, Rope};
+use crate::block::strands::Strands;
 use crate::cache::{LayerState, Rewind, Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
@@ -14,6 +18,7 @@ use hob_kernels::format::dequantize;
 use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Inputs, Matrix};
 use hob_kernels::naive::math::times_sigmoid;
 use hob_kernels::ops::{self, Activation, Router};
+use entries::Entries;
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
 
@@ -74,6 +79,15 @@ pub enum State {
         /// Which of them a query sees.
         window: Window,
     },
+    /// The same, and entries that stand for several positions each.
+    Compressed {
+        /// Where keys, which are values too, are kept.
+        store: KvStore,
+        /// Which of them a query sees.
+        window: Window,
+        /// The entries, and those that choose among them.
+        entries: Vec<Entries>,
+    },
     /// A state that every token changes.
     Recurrent(recurrent::State),
 }
@@ -82,20 +96,20 @@ impl State {
     fn recurrent(&mut self) -> &mut recurrent::State {
         match self {
             State::Recurrent(state) => state,
-            State::KeyValue { .. } => unreachable!("the slot of a recurrent layer holds keys and values"),
+            State::KeyValue { .. } | State::Compressed { .. } => unreachable!("the slot of a recurrent layer holds keys and values"),
         }
     }
 
     fn store(&self) -> &KvStore {
         match self {
-            State::KeyValue { store, .. } => store,
+            State::KeyValue { store, .. } | State::Compressed { store, .. } => store,
             State::Recurrent(_) => unreachable!("the slot of an attention layer holds a recurrent state"),
         }
     }
 
     fn store_mut(&mut self) -> &mut KvStore {
         match self {
-            State::KeyValue { store, .. } => store,
+            State::KeyValue { store, .. } | State::Compressed { store, .. } => store,
             State::Recurrent(_) => unreachable!("the slot of an attention layer holds a recurrent state"),
         }
     }
@@ -127,12 +141,14 @@ fn no_room(bytes: u64) -> Error {
 
 impl LayerState for State {
     fn rewind(&self) -> Rewind {
+        let of = |store: &KvStore, window: Window| if store.is_ring() { Some(store.shortest(window)) } else { None };
         match self {
-            State::KeyValue { store, window } => {
-                if store.is_ring() {
-                    Rewind::Since(store.shortest(*window))
-                } else {
-                    Rewind::Free
+            State::KeyValue { store, window } => of(store, *window).map_or(Rewind::Free, Rewind::Since),
+            State::Compressed { store, window, entries } => {
+                let ring = of(store, *window).unwrap_or(0);
+                match entries.iter().map(Entries::shortest).fold(ring, usize::max) {
+                    0 => Rewind::Free,
+                    shortest => Rewind::Since(shortest),
                 }
             }
             State::Recurrent(_) => Rewind::CopyOnly,
@@ -142,6 +158,10 @@ impl LayerState for State {
     fn copy(&self, len: usize) -> Result<State> {
         let copy = match self {
             State::KeyValue { store, window } => store.copy(len).map(|store| State::KeyValue { store, window: *window }),
+            State::Compressed { store, window, entries } => {
+                let entries = entries.iter().map(|e| e.copy(len)).collect::<Result<_>>()?;
+                store.copy(len).map(|store| State::Compressed { store, window: *window, entries })
+            }
             State::Recurrent(state) => state.copy().map(State::Recurrent),
         };
         copy.map_err(|_| no_room(self.bytes()))
@@ -150,6 +170,7 @@ impl LayerState for State {
     fn bytes(&self) -> u64 {
         match self {
             State::KeyValue { store, .. } => store.bytes() as u64,
+            State::Compressed { store, entries, .. } => store.bytes() as u64 + entries.iter().map(Entries::bytes).sum::<u64>(),
             State::Recurrent(state) => state.bytes() as u64,
         }
     }
@@ -261,10 +282,19 @@ impl Backend for CpuBackend {
                 let bytes = 4 * (memory + size.channels as u64 * size.past as u64);
                 recurrent::State::new(size).map(State::Recurrent).map_err(|_| no_room(bytes))
             }
-            StateSpec::Latent { key_dim, value_dim, kind } => {
-                let store = KvStore::shared(kind, key_dim, value_dim, capacity, capacity);
-                let bytes = (kind.bytes() * key_dim) as u64 * capacity as u64;
-                store.map(|store| State::KeyValue { store, window: Window::None }).map_err(|_| no_room(bytes))
+            StateSpec::Latent { key_dim, value_dim, kind, window, batch } => {
+                let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
+                let store = KvStore::shared(kind, key_dim, value_dim, capacity, keep);
+                let bytes = (kind.bytes() * key_dim) as u64 * keep as u64;
+                store.map(|store| State::KeyValue { store, window }).map_err(|_| no_room(bytes))
+            }
+            StateSpec::Entries { key_dim, kind, window, batch, ratio, halves, index } => {
+                let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
+                let store = KvStore::shared(kind, key_dim, key_dim, capacity, keep);
+                let store = store.map_err(|_| no_room((kind.bytes() * key_dim) as u64 * keep as u64))?;
+                let of = |dim| Entries::new(kind, dim, (ratio, halves), capacity, keep);
+                let entries = std::iter::once(key_dim).chain(index).map(of).collect::<Result<_>>()?;
+                Ok(State::Compressed { store, window, entries })
             }
         }
     }
@@ -457,6 +487,64 @@ impl Backend for CpuBackend {
         recurrent::delta(cpu, &rule.shape, inputs, dt.values(), beta.values(), &mut lanes, out.shape(v.rows, v.width));
     }
 
+    fn attend_entries(
+        &self,
+        step: &mut Step,
+        attend: &Attend<Self>,
+        (q, k): (&Tensor, &Tensor),
+        pooled: Pooled<'_, Self>,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Tensor,
+    ) {
+        let cpu = self.cpu(&step.stop);
+        let Attend { heads, value_dim, scale, softcap, window, sinks } = attend;
+        let kernel = attention::Attend { heads: *heads, scale: *scale, softcap: *softcap, window: *window, sinks: sinks.as_deref() };
+        let (width, out) = (heads * value_dim, out.shape(q.rows, heads * value_dim));
+        let mut chosen = Vec::new();
+        for run in &step.runs {
+            let of = |t: &Tensor| run.first * t.width..(run.first + run.tokens) * t.width;
+            let rows = |t| &Tensor::values(t)[of(t)];
+            let State::Compressed { store, entries, .. } = &mut sequences[run.sequence].states[slot] else {
+                unreachable!("the slot of compressed attention holds another state")
+            };
+            store.write(cpu, run.position, rows(k), &[]);
+            let (entries, index) = entries.split_at_mut(1);
+            let entries = &mut entries[0];
+            entries.push(cpu, run.position, rows(pooled.values), rows(pooled.scores), pooled.pooling);
+            let visible: Vec<usize> = (0..run.tokens).map(|t| entries.visible(run.position + t)).collect();
+            match (&pooled.index, index.first_mut()) {
+                (Some(by), Some(own)) => {
+                    own.push(cpu, run.position, rows(by.values), rows(by.scores), by.pooling);
+                    let index = attention::Index { q: rows(by.q), weights: rows(by.weights), heads: by.heads, most: by.most };
+                    attention::choose(cpu, &index, &own.store, &visible, &mut chosen);
+                }
+                (None, _) | (_, None) => {
+                    chosen.clear();
+                    chosen.extend(visible.iter().map(|n| (0..*n as u32).collect::<Vec<_>>()));
+                }
+            }
+            let lane = Lane { store, position: run.position, tokens: run.tokens };
+            let out = &mut out[run.first * width..(run.first + run.tokens) * width];
+            attention::attend_joined(cpu, &kernel, rows(q), lane, &entries.store, &chosen, out);
+        }
+    }
+
+    fn strand_weights(&self, step: &mut Step, strands: &Strands<Self>, mixes: &mut Tensor) {
+        let Strands { count, scale, base, iterations, eps, .. } = strands;
+        let hyper = ops::Hyper { strands: *count, scale, base, iterations: *iterations, eps: *eps };
+        ops::hyper_weights(self.cpu(&step.stop), &hyper, mixes.values_mut());
+    }
+
+    fn mix_strands(&self, step: &mut Step, x: &Tensor, count: usize, weights: &Tensor, out: &mut Tensor) {
+        let out = out.shape(x.rows, x.width / count);
+        ops::hyper_mix(self.cpu(&step.stop), x.values(), count, weights.values(), weights.width, out);
+    }
+
+    fn add_to_strands(&self, step: &mut Step, x: &mut Tensor, count: usize, weights: &Tensor, y: &Tensor) {
+        ops::hyper_add(self.cpu(&step.stop), x.values_mut(), count, y.values(), weights.values());
+    }
+
     fn glu(&self, step: &mut Step, activation: Activation, gate: &mut Tensor, up: &Tensor) {
         ops::glu(self.cpu(&step.stop), activation, gate.values_mut(), up.values());
     }
@@ -471,6 +559,16 @@ impl Backend for CpuBackend {
         step.weights.resize(logits.rows * router.k, 0.0);
         let cpu = Cpu { level: self.level, pool: &self.pool, stop: step.stop.flag() };
         ops::route(cpu, logits.values(), logits.width, router, bias.map(Vec::as_slice), &mut step.chosen, &mut step.weights);
+        ops::group_by_expert(&step.chosen, logits.width, &mut step.offsets, &mut step.slots);
+    }
+
+    fn route_by_token(&self, step: &mut Step, logits: &Tensor, router: &Router, table: &[u32]) {
+        step.k = router.k;
+        step.chosen.clear();
+        step.chosen.extend(step.ids.iter().flat_map(|id| &table[*id as usize * router.k..][..router.k]));
+        step.weights.resize(logits.rows * router.k, 0.0);
+        let cpu = Cpu { level: self.level, pool: &self.pool, stop: step.stop.flag() };
+        ops::route_fixed(cpu, logits.values(), logits.width, router, &step.chosen, &mut step.weights);
         ops::group_by_expert(&step.chosen, logits.width, &mut step.offsets, &mut step.slots);
     }
 

@@ -12,7 +12,9 @@ pub mod cpu;
 
 use crate::batch::{Canceller, Entry};
 use crate::block::Norm;
+use crate::block::compressed::Pooled;
 use crate::block::rope::Rope;
+use crate::block::strands::Strands;
 use crate::cache::{LayerState, Sequence, StateSpec};
 use crate::error::Result;
 use crate::gguf::Bytes;
@@ -255,12 +257,32 @@ pub trait Backend: Send + Sync + Sized + 'static {
         slot: usize,
         out: &mut Self::Tensor,
     );
+    /// Appends keys to the window and what entries are made of to theirs, then attends with the queries over both.
+    #[allow(clippy::too_many_arguments)]
+    fn attend_entries(
+        &self,
+        step: &mut Self::Step,
+        attend: &Attend<Self>,
+        qk: (&Self::Tensor, &Self::Tensor),
+        pooled: Pooled<'_, Self>,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Self::Tensor,
+    );
+    /// Raw mixes to the weights of strands, in place.
+    fn strand_weights(&self, step: &mut Self::Step, strands: &Strands<Self>, mixes: &mut Self::Tensor);
+    /// `out = Σ pre[s] · x[s]`: x `[tokens, count · width]`, `weights` as [`strand_weights`](Backend::strand_weights) left them.
+    fn mix_strands(&self, step: &mut Self::Step, x: &Self::Tensor, count: usize, weights: &Self::Tensor, out: &mut Self::Tensor);
+    /// `x[t] = post[t] · y + Σ comb[s, t] · x[s]`.
+    fn add_to_strands(&self, step: &mut Self::Step, x: &mut Self::Tensor, count: usize, weights: &Self::Tensor, y: &Self::Tensor);
     /// `gate = activation(gate) · up`.
     fn glu(&self, step: &mut Self::Step, activation: Activation, gate: &mut Self::Tensor, up: &Self::Tensor);
     /// `x = activation(x)`.
     fn activate(&self, step: &mut Self::Step, activation: Activation, x: &mut Self::Tensor);
     /// Chooses each token's experts; the choice stays in the step.
     fn route(&self, step: &mut Self::Step, logits: &Self::Tensor, router: &Router, bias: Option<&Self::Vector>);
+    /// The same where `table` `[vocab, k]` settles the experts of each token.
+    fn route_by_token(&self, step: &mut Self::Step, logits: &Self::Tensor, router: &Router, table: &[u32]);
     /// `out[t] = Σ weight · expert(x[t])` over the experts that [`route`](Backend::route) chose.
     fn experts(&self, step: &mut Self::Step, x: &Self::Tensor, experts: &ExpertWeights<Self>, out: &mut Self::Tensor);
     /// `x[t] *= sigmoid(gate[t])`, one gate a token.

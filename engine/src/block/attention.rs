@@ -221,6 +221,11 @@ impl Turns {
     }
 }
 
+/// A rope with this base and stretch.
+pub(super) fn rope_of<B: Backend>(loader: &Loader<'_, B>, base: f32, scaling: Scaling) -> Rope {
+    Rope::new(&loader.config.rope, loader.family.pairing, base, scaling, None)
+}
+
 /// The rope of a layer, with or without a window.
 pub(super) fn rope<B: Backend>(loader: &Loader<'_, B>, windowed: bool) -> Result<Rope> {
     let config = &loader.config.rope;

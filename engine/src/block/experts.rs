@@ -15,6 +15,8 @@ pub struct Experts<B: Backend> {
     routing: Router,
     /// `[experts]`, added to the scores for the choice alone: it balances the load (Wang et al. 2024; DeepSeek-V3).
     bias: Option<B::Vector>,
+    /// `[vocab, used]`: the experts of each token, where its id settles them (DeepSeek-V4's first layers).
+    table: Option<Vec<u32>>,
     weights: ExpertWeights<B>,
     shared: Option<Shared<B>>,
 }
@@ -69,6 +71,7 @@ impl<B: Backend> Experts<B> {
                 scale: config.scale,
             },
             bias,
+            table: table(loader, &name("ffn_gate_tid2eid.weight"), config.used, config.count)?,
             weights: ExpertWeights {
                 gate: match (fused, glu) {
                     (true, _) => loader.stack(&both, config.count, 2 * ff, width)?,
@@ -103,7 +106,10 @@ impl<B: Backend> Experts<B> {
     /// Chooses the experts of each token by `h`; the choice stays in the step.
     pub fn choose(&self, backend: &B, work: &mut Work<B>) {
         backend.linear(&mut work.step, &work.h, &mut [(&self.router, &mut work.router)]);
-        backend.route(&mut work.step, &work.router, &self.routing, self.bias.as_ref());
+        match &self.table {
+            Some(table) => backend.route_by_token(&mut work.step, &work.router, &self.routing, table),
+            None => backend.route(&mut work.step, &work.router, &self.routing, self.bias.as_ref()),
+        }
     }
 
     /// `out = Σ experts(h) + shared(h)` of the experts chosen.
@@ -118,6 +124,16 @@ impl<B: Backend> Experts<B> {
         }
         backend.add(&mut work.step, out, &part);
         work.shared = part;
+    }
+}
+
+/// The experts that ids of tokens settle.
+fn table<B: Backend>(loader: &Loader<'_, B>, name: &str, used: usize, count: usize) -> Result<Option<Vec<u32>>> {
+    let Some(table) = loader.integers(name, loader.config.vocab, used)? else { return Ok(None) };
+    let expert = |id: &i32| u32::try_from(*id).ok().filter(|id| (*id as usize) < count);
+    match table.iter().map(expert).collect() {
+        Some(table) => Ok(Some(table)),
+        None => Err(Error::Model(Fault::at(name).expected(format!("experts below {count}")).found("others"))),
     }
 }
 
@@ -139,10 +155,14 @@ impl<B: Backend> fmt::Display for Experts<B> {
             Gate::Softmax => "softmax",
             Gate::SoftmaxTopK => "top-k softmax",
             Gate::Sigmoid => "sigmoid",
+            Gate::SqrtSoftplus => "√softplus",
         };
         write!(f, "experts {k}/{} {gate}", self.weights.count)?;
         if self.bias.is_some() {
             f.write_str(" bias")?;
+        }
+        if self.table.is_some() {
+            f.write_str(" by token")?;
         }
         if let Some(GroupLimit { count, used, .. }) = groups {
             write!(f, " groups {used}/{count}")?;

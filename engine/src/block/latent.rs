@@ -137,7 +137,8 @@ impl<B: Backend> Latent<B> {
 
     /// The latent and the rotary key of every position.
     pub fn state(&self, options: &CacheOptions) -> StateSpec {
-        StateSpec::Latent { key_dim: self.rank + self.rotary, value_dim: self.rank, kind: options.k }
+        let (kind, window, batch) = (options.k, self.attend.window, options.batch);
+        StateSpec::Latent { key_dim: self.rank + self.rotary, value_dim: self.rank, kind, window, batch }
     }
 
     /// `out = attention(h)`.

@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod beside;
 pub mod delta;
+pub mod compressed;
 pub mod dense;
 pub mod experts;
 pub mod latent;
@@ -10,6 +11,7 @@ pub mod mamba2;
 pub mod per_layer;
 pub mod rope;
 pub mod short_conv;
+pub mod strands;
 
 use crate::backend::Backend;
 use crate::cache::{CacheOptions, Sequence, StateSpec};
@@ -19,6 +21,7 @@ use crate::weights::Loader;
 use attention::Attention;
 use beside::Beside;
 use delta::Delta;
+use compressed::Compressed;
 use dense::Dense;
 use experts::Experts;
 use hob_kernels::ops::Activation;
@@ -54,6 +57,8 @@ pub enum Mixer<B: Backend> {
     Delta(Delta<B>),
     /// A convolution over the last few tokens.
     ShortConv(ShortConv<B>),
+    /// Over a window and entries that stand for several positions.
+    Compressed(Compressed<B>),
 }
 
 /// What works on each token alone.
@@ -95,6 +100,10 @@ pub struct Work<B: Backend> {
     pub shared: B::Tensor,
     /// Each layer's own vector of the token, `[tokens, layers · w]`.
     pub inputs: B::Tensor,
+    /// Weights of strands, `[tokens, strands · (strands + 2)]`.
+    pub strands: B::Tensor,
+    /// Of compressed attention: values and scores; queries, weights, values and scores of its index.
+    pub entries: [B::Tensor; 6],
 }
 
 impl<B: Backend> Default for Work<B> {
@@ -113,6 +122,8 @@ impl<B: Backend> Default for Work<B> {
             router: Default::default(),
             shared: Default::default(),
             inputs: Default::default(),
+            strands: Default::default(),
+            entries: Default::default(),
         }
     }
 }
@@ -130,6 +141,9 @@ impl<B: Backend> Mixer<B> {
         }
         if Latent::in_layer(loader, index) {
             return Ok(vec![Mixer::Latent(Latent::load(loader, index, ropes)?)]);
+        }
+        if Compressed::in_layer(loader, index) {
+            return Ok(vec![Mixer::Compressed(Compressed::load(loader, index, ropes)?)]);
         }
         let mut mixers = Vec::new();
         if ["ssm_in.weight", "ssm_out.weight"].into_iter().any(has) {
@@ -152,6 +166,7 @@ impl<B: Backend> Mixer<B> {
             Mixer::Mamba2(mamba) => Some(mamba.state()),
             Mixer::Delta(delta) => Some(delta.state()),
             Mixer::ShortConv(conv) => Some(conv.state()),
+            Mixer::Compressed(compressed) => Some(compressed.state(options)),
         }
     }
 
@@ -163,6 +178,7 @@ impl<B: Backend> Mixer<B> {
             Mixer::Mamba2(mamba) => mamba.forward(backend, work, sequences, slot, out),
             Mixer::Delta(delta) => delta.forward(backend, work, sequences, slot, out),
             Mixer::ShortConv(conv) => conv.forward(backend, work, sequences, slot, out),
+            Mixer::Compressed(compressed) => compressed.forward(backend, work, sequences, slot, out),
         }
     }
 }
@@ -206,6 +222,7 @@ fn activation_name(activation: Activation) -> &'static str {
         Activation::Sigmoid => "sigmoid",
         Activation::Identity => "linear",
         Activation::SwigluOai => "clamped silu",
+        Activation::SwigluLimited => "silu within 10",
     }
 }
 
@@ -226,6 +243,7 @@ impl<B: Backend> fmt::Display for Mixer<B> {
             Mixer::Mamba2(mamba) => mamba.fmt(f),
             Mixer::Delta(delta) => delta.fmt(f),
             Mixer::ShortConv(conv) => conv.fmt(f),
+            Mixer::Compressed(compressed) => compressed.fmt(f),
         }
     }
 }

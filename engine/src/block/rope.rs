@@ -58,6 +58,20 @@ impl Rope {
         Rope { pairing, frequencies, magnitude, temperature: None, base, scaling }
     }
 
+    /// The rope that undoes this one, where its magnitude is 1.
+    pub fn back(mut self) -> Rope {
+        self.frequencies.iter_mut().for_each(|f| *f = -*f);
+        self
+    }
+
+    /// Its number among `ropes`, to which it is added where it is new.
+    pub fn number(self, ropes: &mut Vec<Rope>) -> usize {
+        ropes.iter().position(|r| *r == self).unwrap_or_else(|| {
+            ropes.push(self);
+            ropes.len() - 1
+        })
+    }
+
     /// The same for queries, which grow with their position.
     pub fn with_temperature(self, temperature: Temperature) -> Rope {
         Rope { temperature: Some(temperature), ..self }

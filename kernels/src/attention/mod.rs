@@ -4,12 +4,14 @@
 //! from position 0 of the sequence, fix the order of every sum. So the answer does not depend on how a context was fed, on
 //! what else is in the batch, or on how many threads share a head.
 
+mod joined;
 mod kernel;
 mod number;
 mod shared;
 mod store;
 mod tile;
 
+pub use joined::{Index, attend_joined, choose};
 pub use store::{AllocError, KvStore, KvType};
 
 use crate::Cpu;

@@ -107,26 +107,71 @@ impl<'a> Tile<'a> {
         let (group, stride) = (work.group, work.stride());
         with_scratch(work, self.tokens * group, |scratch| {
             self.queries(cpu.level, work, head, scratch);
-            for chunk in self.chunks() {
-                self.chunk(cpu.level, work, head, chunk, scratch);
-                for row in 0..self.tokens * group {
-                    let chunks = chunks_of(&self.seen(row / group));
-                    let (part, o) = (&scratch.part[row], &scratch.o[row * stride..][..stride]);
-                    let (whole, whole_o) = (&mut scratch.whole[row], &mut scratch.whole_o[row * stride..][..stride]);
-                    if chunk == chunks.start {
-                        *whole = *part;
-                        whole_o.copy_from_slice(o);
-                    } else if chunks.contains(&chunk) {
-                        vectorize(cpu.level, Merge { whole: (whole, whole_o), part: (part, o) });
-                    }
-                }
-                if cpu.stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    return;
-                }
-            }
+            self.accumulate(cpu, work, head, scratch);
             for row in 0..self.tokens * group {
                 let out = &mut out.row(row / group)[row % group * work.value_dim..][..work.value_dim];
                 let (running, sink) = (&scratch.whole[row], work.sink(head * group + row % group));
+                vectorize(cpu.level, Finish { running, sink, o: &scratch.whole_o[row * stride..][..stride], out });
+            }
+        });
+    }
+
+    /// All chunks of attention, merged.
+    fn accumulate(&self, cpu: Cpu<'_>, work: &Work<'_>, head: usize, scratch: &mut Scratch) {
+        let (group, stride) = (work.group, work.stride());
+        for chunk in self.chunks() {
+            self.chunk(cpu.level, work, head, chunk, scratch);
+            for row in 0..self.tokens * group {
+                let chunks = chunks_of(&self.seen(row / group));
+                let (part, o) = (&scratch.part[row], &scratch.o[row * stride..][..stride]);
+                let (whole, whole_o) = (&mut scratch.whole[row], &mut scratch.whole_o[row * stride..][..stride]);
+                if chunk == chunks.start {
+                    *whole = *part;
+                    whole_o.copy_from_slice(o);
+                } else if chunks.contains(&chunk) {
+                    vectorize(cpu.level, Merge { whole: (whole, whole_o), part: (part, o) });
+                }
+            }
+            if cpu.stop.load(std::sync::atomic::Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// The whole of attention for one query and all heads, over its positions and then over the `chosen` of `entries`.
+    pub(super) fn joined(&self, cpu: Cpu<'_>, work: &Work<'_>, entries: &KvStore, chosen: &[u32], mut out: pool::Tile<'_, f32>) {
+        let (rows, stride, dim) = (work.group, work.stride(), work.key_dim);
+        with_scratch(work, rows, |scratch| {
+            self.queries(cpu.level, work, 0, scratch);
+            self.accumulate(cpu, work, 0, scratch);
+            let mut keys = std::mem::take(&mut scratch.keys);
+            keys.resize(BLOCK * dim + 64, 0.0);
+            for chunk in chosen.chunks(CHUNK) {
+                scratch.part.fill(Running::START);
+                scratch.o.fill(0.0);
+                for block in chunk.chunks(BLOCK) {
+                    entries.gather(cpu.level, block, &mut keys);
+                    let q = &scratch.q[..rows.next_multiple_of(rows_together(lanes(cpu.level))) * dim];
+                    vectorize(cpu.level, RowScores { q, k: &keys, key_dim: dim, end: block.len(), s: &mut scratch.s });
+                    let Scratch { s, part, o, .. } = &mut *scratch;
+                    let (seen, softcap) = (|_| 0..block.len(), work.attend.softcap);
+                    vectorize(cpu.level, Weights { s, seen, softcap, running: part, o, stride });
+                    for group in groups(rows) {
+                        let o = &mut o[group.start * stride..group.end * stride];
+                        let (e, seen, value_dim) = (&s[group], 0..block.len(), work.value_dim);
+                        vectorize(cpu.level, Values { e, seen, v: &keys, pitch: dim, ahead: &[], value_dim, o, stride });
+                    }
+                }
+                for row in 0..rows {
+                    let (part, o) = (&scratch.part[row], &scratch.o[row * stride..][..stride]);
+                    let (whole, whole_o) = (&mut scratch.whole[row], &mut scratch.whole_o[row * stride..][..stride]);
+                    vectorize(cpu.level, Merge { whole: (whole, whole_o), part: (part, o) });
+                }
+            }
+            scratch.keys = keys;
+            for row in 0..rows {
+                let out = &mut out.row(0)[row * work.value_dim..][..work.value_dim];
+                let (running, sink) = (&scratch.whole[row], work.sink(row));
                 vectorize(cpu.level, Finish { running, sink, o: &scratch.whole_o[row * stride..][..stride], out });
             }
         });

@@ -60,26 +60,66 @@ pub fn attend(attend: &Attend<'_>, context: Context<'_>, q: &[f32], position: us
     for (row, out) in out.chunks_exact_mut(value_dim).enumerate() {
         let (at, head) = (position + row / attend.heads, row % attend.heads);
         let q: Vec<f32> = q[row * key_dim..][..key_dim].iter().map(|q| q * attend.scale).collect();
-        let first = attend.window.first(at);
-        let mut whole: Option<State> = None;
-        for chunk in first / CHUNK..=at / CHUNK {
-            let part = one_chunk(attend, context, head / group, &q, first.max(chunk * CHUNK)..(at + 1).min((chunk + 1) * CHUNK));
-            whole = Some(match whole {
-                None => part,
-                Some(whole) => merge(whole, &part),
-            });
-        }
-        let Some(State { m, l, o }) = whole else { continue };
-        let factor = match attend.sinks {
-            None => 1.0 / tree16(l),
-            Some(sinks) => {
-                let most = max(m, sinks[head]);
-                let (a, b) = (exp(m - most), exp(sinks[head] - most));
-                a / tree16(l).mul_add(a, b)
-            }
-        };
-        out.iter_mut().zip(o).for_each(|(out, o)| *out = o * factor);
+        let whole = all_chunks(attend, context, head / group, &q, attend.window.first(at)..at + 1, None);
+        finish(attend, head, whole, out);
     }
+}
+
+/// The same over a window of positions and then over `chosen[token]` of some entries (both of one head), which count as positions
+/// 0, 1, 2, … of a context of their own; their chunks merge after those of the positions.
+pub fn attend_joined(
+    attend: &Attend<'_>,
+    context: Context<'_>,
+    entries: Context<'_>,
+    chosen: &[Vec<u32>],
+    q: &[f32],
+    position: usize,
+    out: &mut [f32],
+) {
+    let Context { key_dim, value_dim, .. } = context;
+    for (row, out) in out.chunks_exact_mut(value_dim).enumerate() {
+        let (token, head) = (row / attend.heads, row % attend.heads);
+        let at = position + token;
+        let q: Vec<f32> = q[row * key_dim..][..key_dim].iter().map(|q| q * attend.scale).collect();
+        let whole = all_chunks(attend, context, 0, &q, attend.window.first(at)..at + 1, None);
+        let pick = |from: &[f32], dim: usize| chosen[token].iter().flat_map(|e| &from[*e as usize * dim..][..dim]).copied().collect();
+        let (k, v): (Vec<f32>, Vec<f32>) = (pick(entries.k, key_dim), pick(entries.v, value_dim));
+        let picked = Context { k: &k, v: &v, ..context };
+        let whole = all_chunks(attend, picked, 0, &q, 0..chosen[token].len(), whole);
+        finish(attend, head, whole, out);
+    }
+}
+
+/// The state after the chunks of `seen`, merged into what is there.
+fn all_chunks(
+    attend: &Attend<'_>,
+    context: Context<'_>,
+    kv_head: usize,
+    q: &[f32],
+    seen: std::ops::Range<usize>,
+    mut whole: Option<State>,
+) -> Option<State> {
+    for chunk in seen.start / CHUNK..seen.end.div_ceil(CHUNK) {
+        let part = one_chunk(attend, context, kv_head, q, seen.start.max(chunk * CHUNK)..seen.end.min((chunk + 1) * CHUNK));
+        whole = Some(match whole {
+            None => part,
+            Some(whole) => merge(whole, &part),
+        });
+    }
+    whole
+}
+
+fn finish(attend: &Attend<'_>, head: usize, whole: Option<State>, out: &mut [f32]) {
+    let Some(State { m, l, o }) = whole else { return };
+    let factor = match attend.sinks {
+        None => 1.0 / tree16(l),
+        Some(sinks) => {
+            let most = max(m, sinks[head]);
+            let (a, b) = (exp(m - most), exp(sinks[head] - most));
+            a / tree16(l).mul_add(a, b)
+        }
+    };
+    out.iter_mut().zip(o).for_each(|(out, o)| *out = o * factor);
 }
 
 /// The state after the blocks of a chunk, of which `seen` positions are not masked.

@@ -78,6 +78,7 @@ pub fn activation(act: Activation, x: f32) -> f32 {
         }
         Activation::Sigmoid => times_sigmoid(1.0, x),
         Activation::Identity => x,
+        Activation::SwigluLimited => silu(at_most(x, SWIGLU_LIMIT)),
     }
 }
 
@@ -85,17 +86,21 @@ pub fn activation(act: Activation, x: f32) -> f32 {
 pub(crate) const OAI_ALPHA: f32 = 1.702;
 pub(crate) const OAI_LIMIT: f32 = 7.0;
 
+/// The bound of a limited GLU's inputs: that of every DeepSeek-V4 (config.json, `swiglu_limit`).
+pub(crate) const SWIGLU_LIMIT: f32 = 10.0;
+
 /// `limit < x ? limit : x`
 fn at_most(x: f32, limit: f32) -> f32 {
     if limit < x { limit } else { x }
 }
 
-/// `gate = act(gate) · up`; for [`Activation::SwigluOai`] `act(gate) · (u + 1)`, u = up within ±7.
+/// `gate = act(gate) · up`; for [`Activation::SwigluOai`] `act(gate) · (u + 1)`, u = up within ±7; for [`Activation::SwigluLimited`] up within ±10.
 pub fn glu(act: Activation, gate: &mut [f32], up: &[f32]) {
     let factor = |up: f32| match act {
         Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Relu | Activation::ReluSquared => up,
         Activation::Sigmoid | Activation::Identity => up,
         Activation::SwigluOai => -at_most(-at_most(up, OAI_LIMIT), OAI_LIMIT) + 1.0,
+        Activation::SwigluLimited => -at_most(-at_most(up, SWIGLU_LIMIT), SWIGLU_LIMIT),
     };
     gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = activation(act, *gate) * factor(*up));
 }
@@ -154,6 +159,7 @@ pub fn route(logits: &[f32], experts: usize, router: &Router, bias: Option<&[f32
             Gate::Softmax => softmax(&mut p, experts),
             Gate::SoftmaxTopK => {}
             Gate::Sigmoid => p.iter_mut().for_each(|x| *x = times_sigmoid(1.0, *x)),
+            Gate::SqrtSoftplus => p.iter_mut().for_each(|x| *x = sqrt_softplus(*x)),
         }
         let score = |e: usize| Some(bias.map_or(p[e], |bias| p[e] + bias[e])).filter(|s| !s.is_nan()).unwrap_or(f32::NEG_INFINITY);
         let mut scores: Vec<f32> = (0..experts).map(score).collect();
@@ -184,6 +190,49 @@ pub fn route(logits: &[f32], experts: usize, router: &Router, bias: Option<&[f32
             Renormalize::Yes => scale(weights, 1.0 / max(weights.iter().fold(0.0, |sum, w| sum + w), LEAST_SUM)),
         }
         scale(weights, router.scale);
+    }
+}
+
+/// Weights of settled experts of one token: as of chosen ones, in the order of `ids`.
+pub fn route_fixed(logits: &[f32], router: &Router, ids: &[u32], weights: &mut [f32]) {
+    let mut p = logits.to_vec();
+    match router.gate {
+        Gate::Softmax => softmax(&mut p, logits.len()),
+        Gate::SoftmaxTopK => {}
+        Gate::Sigmoid => p.iter_mut().for_each(|x| *x = times_sigmoid(1.0, *x)),
+        Gate::SqrtSoftplus => p.iter_mut().for_each(|x| *x = sqrt_softplus(*x)),
+    }
+    ids.iter().zip(&mut *weights).for_each(|(id, weight)| *weight = p[*id as usize]);
+    if router.gate == Gate::SoftmaxTopK {
+        softmax(weights, ids.len());
+    }
+    match router.renormalize {
+        Renormalize::No => {}
+        Renormalize::Yes => {
+            let inverse = 1.0 / max(weights.iter().fold(0.0, |sum, w| sum + w), LEAST_SUM);
+            scale(weights, inverse);
+        }
+    }
+    scale(weights, router.scale);
+}
+
+/// √ln(1 + eˣ), by way of f64; NaN stays NaN.
+pub(crate) fn sqrt_softplus(x: f32) -> f32 {
+    let x = f64::from(x);
+    libm::sqrt(if x > 40.0 { x } else { libm::log1p(libm::exp(x)) }) as f32
+}
+
+/// Each channel d: m = max of the scores, e = exp(s - m); `out[d] = (Σ e·row) · (1 / Σ e)`, rows in order, from 0, products fused.
+pub fn blend(rows: &[&[f32]], scores: &[&[f32]], out: &mut [f32]) {
+    for (d, out) in out.iter_mut().enumerate() {
+        let most = scores.iter().fold(f32::NEG_INFINITY, |m, s| max(s[d], m));
+        let (mut sum, mut mixed) = (0.0, 0.0);
+        for (row, scores) in rows.iter().zip(scores) {
+            let e = exp(scores[d] - most);
+            sum += e;
+            mixed = e.mul_add(row[d], mixed);
+        }
+        *out = mixed * (1.0 / sum);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Activation, CHEAP, DEAR, math, piece};
 use crate::Cpu;
 use crate::isa::{Isa, Op, vectorize};
-use crate::naive::ops::{OAI_ALPHA, OAI_LIMIT};
+use crate::naive::ops::{OAI_ALPHA, OAI_LIMIT, SWIGLU_LIMIT};
 
 /// `x += y`
 ///
@@ -132,6 +132,10 @@ impl Unary for Activation {
             }
             Activation::Sigmoid => math::times_sigmoid(isa, isa.splat(1.0), x),
             Activation::Identity => x,
+            Activation::SwigluLimited => {
+                let x = at_most(isa, x, SWIGLU_LIMIT);
+                math::times_sigmoid(isa, x, x)
+            }
         }
     }
 }
@@ -196,6 +200,7 @@ impl Binary for Activation {
                 let y = isa.neg(at_most(isa, isa.neg(at_most(isa, y, OAI_LIMIT)), OAI_LIMIT));
                 isa.add(y, isa.splat(1.0))
             }
+            Activation::SwigluLimited => isa.neg(at_most(isa, isa.neg(at_most(isa, y, SWIGLU_LIMIT)), SWIGLU_LIMIT)),
         };
         isa.mul(Unary::of(self, isa, x), y)
     }

@@ -2,7 +2,9 @@
 //!
 //! Arrays are row-major; shapes in brackets. What each computes, to the bit, is written in [`crate::naive::ops`].
 
+mod blend;
 mod elementwise;
+mod hyper;
 pub(crate) mod math;
 mod norm;
 mod rope;
@@ -10,9 +12,11 @@ mod route;
 
 pub(crate) use elementwise::Softcap;
 pub use elementwise::{activate, add, add_bias, copy_channels, glu, scale, softcap};
+pub use blend::blend;
+pub use hyper::{Hyper, STRANDS, hyper_add, hyper_mix, hyper_weights};
 pub use norm::{layer_norm, rms_norm, rms_norm_in_place, softmax};
 pub use rope::rope;
-pub use route::{add_expert_bias, combine, group_by_expert, route, spread};
+pub use route::{add_expert_bias, combine, group_by_expert, route, route_fixed, spread};
 
 /// The non-linear function of a feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,17 +37,20 @@ pub enum Activation {
     Sigmoid,
     /// x
     Identity,
+    /// x·σ(x) of x up to 10; in a gated block, up is kept within ±10 (DeepSeek-V4).
+    SwigluLimited,
 }
 
 impl Activation {
     /// All of them, for tables and tests.
-    pub const ALL: [Activation; 8] = [
+    pub const ALL: [Activation; 9] = [
         Activation::Silu,
         Activation::GeluTanh,
         Activation::Gelu,
         Activation::Relu,
         Activation::ReluSquared,
         Activation::SwigluOai,
+        Activation::SwigluLimited,
         Activation::Sigmoid,
         Activation::Identity,
     ];
@@ -67,6 +74,8 @@ pub enum Gate {
     SoftmaxTopK,
     /// A sigmoid for each, then the best k.
     Sigmoid,
+    /// √ln(1 + eˣ) for each, then the best k (DeepSeek-V4).
+    SqrtSoftplus,
 }
 
 /// Whether the weights of the chosen experts are divided by their sum.

@@ -6,7 +6,7 @@ use super::{CHEAP, DEAR, Gate, GroupLimit, GroupScore, Renormalize, Router, math
 use crate::Cpu;
 use crate::isa::{Isa, Op, vectorize};
 use crate::naive::max;
-use crate::naive::ops::LEAST_SUM;
+use crate::naive::ops::{LEAST_SUM, sqrt_softplus};
 use crate::pool::Disjoint;
 
 /// Chooses experts for each token of logits `[tokens, experts]`: their ids and weights `[tokens, k]`, best first, ties to the
@@ -36,6 +36,18 @@ pub fn route(cpu: Cpu<'_>, logits: &[f32], experts: usize, router: &Router, bias
     });
 }
 
+/// The same where `ids` `[tokens, k]` are settled, and only their weights are asked for; see [`crate::naive::ops::route_fixed`].
+///
+/// # Panics
+/// If an id is not below `experts`, or lengths do not fit together.
+pub fn route_fixed(cpu: Cpu<'_>, logits: &[f32], experts: usize, router: &Router, ids: &[u32], weights: &mut [f32]) {
+    let k = router.k;
+    assert!(k > 0 && ids.len() == logits.len() / experts * k && weights.len() == ids.len(), "{} ids, {} weights", ids.len(), weights.len());
+    cpu.parallel_chunks(weights, k, &|t, weights| {
+        crate::naive::ops::route_fixed(&logits[t * experts..][..experts], router, &ids[t * k..][..k], weights);
+    });
+}
+
 /// One token: p are its logits; scores, by which experts are chosen, are to be made.
 struct Route<'a> {
     p: &'a mut [f32],
@@ -61,6 +73,7 @@ impl Op for Route<'_> {
                     isa.store_some(math::times_sigmoid(isa, isa.splat(1.0), x), p);
                 }
             }
+            Gate::SqrtSoftplus => p.iter_mut().for_each(|p| *p = sqrt_softplus(*p)),
         }
         for (e, (score, p)) in scores.iter_mut().zip(&*p).enumerate() {
             let biased = match bias {
