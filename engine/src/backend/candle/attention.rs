@@ -7,7 +7,7 @@
 use super::{CandleBackend, Done, MASKED, Run, Step, capped, refused};
 use crate::backend::{Attend, Qkv, Window};
 use crate::cache::{KvType, LayerState, Rewind, Sequence, StateSpec};
-use crate::error::Result;
+use crate::error::{Error, Fault, Result};
 use candle_core::{D, DType, Device, Tensor as Array};
 use candle_nn::ops::softmax_last_dim;
 
@@ -42,6 +42,10 @@ impl State {
             StateSpec::Latent { key_dim, kind: kv, .. } => {
                 let k = Array::zeros((1, capacity, key_dim), kind(kv), device).map_err(|e| refused("KV cache", e))?;
                 Ok(State { k, v: None, start: 0, window: Window::None })
+            }
+            StateSpec::Entries { .. } => {
+                let fault = Fault::at("compressed attention").found("candle's back end has none");
+                Err(Error::Unsupported(fault.help("compute on the CPU")))
             }
         }
     }

@@ -25,6 +25,7 @@ pub(super) fn choose(logits: &Array, router: &Router, bias: Option<&Array>) -> D
         Gate::Softmax => softmax_last_dim(logits)?,
         Gate::SoftmaxTopK => logits.clone(),
         Gate::Sigmoid => sigmoid(logits)?,
+        Gate::SqrtSoftplus => logits.exp()?.affine(1.0, 1.0)?.log()?.sqrt()?,
     };
     let mut scores = match bias {
         Some(bias) => p.broadcast_add(bias)?,

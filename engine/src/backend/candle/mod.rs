@@ -15,7 +15,9 @@ mod weight;
 use crate::backend::{Attend, Backend, ExpertWeights, Linear, Product, Qkv, Stored, Window};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
+use crate::block::compressed::Pooled;
 use crate::block::rope::{Pairing, Rope};
+use crate::block::strands::Strands;
 use crate::cache::{Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
@@ -24,6 +26,9 @@ use candle_core::{D, DType, Device, Tensor as Array};
 use candle_nn::{ops, rotary_emb};
 use hob_kernels::ops::{Activation, Router};
 use weight::{Shared, Weight};
+
+/// The bound of a limited GLU's inputs.
+const SWIGLU_LIMIT: f64 = 10.0;
 
 /// What candle's calls return.
 type Done<T = ()> = candle_core::Result<T>;
@@ -128,6 +133,7 @@ fn activated(activation: Activation, x: &Array) -> Done<Array> {
         Activation::Gelu => x.gelu_erf(),
         Activation::Relu => x.relu(),
         Activation::ReluSquared => x.relu()?.sqr(),
+        Activation::SwigluLimited => x.minimum(SWIGLU_LIMIT)?.silu(),
         Activation::SwigluOai => {
             let x = x.minimum(OAI_LIMIT)?;
             x.mul(&ops::sigmoid(&x.affine(OAI_ALPHA, 0.0)?)?)
@@ -144,6 +150,7 @@ fn gated(activation: Activation, gate: &Array, up: &Array) -> Done<Array> {
     let gate = activated(activation, gate)?;
     match activation {
         Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Relu | Activation::ReluSquared => gate.mul(up),
+        Activation::SwigluLimited => gate.mul(&up.clamp(-SWIGLU_LIMIT, SWIGLU_LIMIT)?),
         Activation::SwigluOai => gate.mul(&up.clamp(-OAI_LIMIT, OAI_LIMIT)?.affine(1.0, 1.0)?),
     }
 }
@@ -324,6 +331,35 @@ impl Backend for CandleBackend {
         });
     }
 
+    fn attend_entries(
+        &self,
+        step: &mut Step,
+        _: &Attend<Self>,
+        _: (&Tensor, &Tensor),
+        _: Pooled<'_, Self>,
+        _: &mut [&mut Sequence<Self>],
+        _: usize,
+        _: &mut Tensor,
+    ) {
+        lacks(step, "compressed attention");
+    }
+
+    fn strand_weights(&self, step: &mut Step, _: &Strands<Self>, _: &mut Tensor) {
+        lacks(step, "hyper-connections");
+    }
+
+    fn mix_strands(&self, step: &mut Step, _: &Tensor, _: usize, _: &Tensor, _: &mut Tensor) {
+        lacks(step, "hyper-connections");
+    }
+
+    fn add_to_strands(&self, step: &mut Step, _: &mut Tensor, _: usize, _: &Tensor, _: &Tensor) {
+        lacks(step, "hyper-connections");
+    }
+
+    fn route_by_token(&self, step: &mut Step, _: &Tensor, _: &Router, _: &[u32]) {
+        lacks(step, "experts settled by the token");
+    }
+
     fn glu(&self, step: &mut Step, activation: Activation, gate: &mut Tensor, up: &Tensor) {
         step.attempt("glu", |_| {
             gate.put(gated(activation, gate.get()?, up.get()?)?);
@@ -418,6 +454,11 @@ impl Backend for CandleBackend {
         *out = values.map_err(|e| refused("candle, at `read`", e))?;
         Ok(())
     }
+}
+
+/// What this back end does not have. No model gets so far: its states are refused first.
+fn lacks(step: &mut Step, what: &str) {
+    step.attempt(|_| Err(candle_core::Error::Msg(format!("candle's back end has no {what}"))));
 }
 
 /// `cap · tanh(x / cap)`

@@ -7,7 +7,7 @@ use hob_kernels::attention::{KvStore, KvType};
 use hob_kernels::{Cpu, ops};
 
 /// Entries of one kind.
-pub(super) struct Entries {
+pub struct Entries {
     ratio: usize,
     halves: usize,
     dim: usize,
