@@ -568,7 +568,11 @@ fn experts(keys: &Keys<'_>) -> Result<Option<ExpertConfig>> {
         Some(2) => Some(Gate::Sigmoid),
         Some(3) => Some(Gate::SoftmaxTopK),
         Some(4) => Some(Gate::SqrtSoftplus),
-        Some(n) => return Err(Error::Unsupported(Fault::at(func).expected("1 softmax, 2 sigmoid, 3 softmax of the chosen or 4 √softplus").found(n))),
+        Some(n) => {
+            return Err(Error::Unsupported(
+                Fault::at(func).expected("1 softmax, 2 sigmoid, 3 softmax of the chosen or 4 √softplus").found(n),
+            ));
+        }
     };
     let groups = match (keys.usize("expert_group_count")?, keys.usize("expert_group_used_count")?) {
         (Some(all), Some(used)) if all > 1 && used < all => Some((all, used)),

@@ -13,12 +13,12 @@ use crate::block::strands::Strands;
 use crate::cache::{LayerState, Rewind, Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
+use entries::Entries;
 use hob_kernels::attention::{self, KvStore, Lane};
 use hob_kernels::format::dequantize;
 use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Inputs, Matrix};
 use hob_kernels::naive::math::times_sigmoid;
 use hob_kernels::ops::{self, Activation, Router};
-use entries::Entries;
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
 

@@ -144,7 +144,8 @@ impl<B: Backend> Compressed<B> {
             let fault = Fault::at(format!("{}.attention.head_count", config.architecture));
             return Err(Error::Model(fault.expected(format!("a multiple of the {groups} output groups")).found(heads)));
         }
-        let norm = |part: &str, width: usize| loader.norm(&name(part), width)?.ok_or_else(|| loader.missing(&name(&format!("{part}.weight"))));
+        let norm =
+            |part: &str, width: usize| loader.norm(&name(part), width)?.ok_or_else(|| loader.missing(&name(&format!("{part}.weight"))));
         let down = name("attn_q_a.weight");
         let rank = loader.rows(&down).ok_or_else(|| loader.missing(&down))?;
         let ratio = shape.ratios[index];
@@ -273,7 +274,8 @@ impl<B: Backend> Entries<B> {
             }
             _ => None,
         };
-        let (values, scores) = (loader.linear(&name("attn_compressor_kv"), dim, width)?, loader.linear(&name("attn_compressor_gate"), dim, width)?);
+        let (values, scores) =
+            (loader.linear(&name("attn_compressor_kv"), dim, width)?, loader.linear(&name("attn_compressor_gate"), dim, width)?);
         Ok(Entries { values, scores, pooling, index })
     }
 }

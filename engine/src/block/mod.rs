@@ -2,8 +2,8 @@
 
 pub mod attention;
 pub mod beside;
-pub mod delta;
 pub mod compressed;
+pub mod delta;
 pub mod dense;
 pub mod experts;
 pub mod latent;
@@ -20,8 +20,8 @@ use crate::error::Result;
 use crate::weights::Loader;
 use attention::Attention;
 use beside::Beside;
-use delta::Delta;
 use compressed::Compressed;
+use delta::Delta;
 use dense::Dense;
 use experts::Experts;
 use hob_kernels::ops::Activation;

@@ -2,8 +2,8 @@
 //! (DeepSeek-V4, 2026).
 
 use super::math;
-use crate::isa::{Isa, Op, vectorize};
 use crate::Level;
+use crate::isa::{Isa, Op, vectorize};
 
 /// `out[d] = Σ softmax(scores[..][d])[i] · rows[i][d]`; see [`crate::naive::ops::blend`].
 ///

@@ -10,9 +10,9 @@ mod norm;
 mod rope;
 mod route;
 
+pub use blend::blend;
 pub(crate) use elementwise::Softcap;
 pub use elementwise::{activate, add, add_bias, copy_channels, glu, scale, softcap};
-pub use blend::blend;
 pub use hyper::{Hyper, STRANDS, hyper_add, hyper_mix, hyper_weights};
 pub use norm::{layer_norm, rms_norm, rms_norm_in_place, softmax};
 pub use rope::rope;
