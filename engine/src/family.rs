@@ -346,6 +346,7 @@ pub static LACKING: &[(&str, &[&str])] = &[
     ("its activation (xIELU)", &["apertus"]),
     ("query and key norms after the rotation", &["hunyuan-dense", "hunyuan-moe"]),
     ("tokens of pictures", &["chameleon", "cogvlm", "mllama"]),
+    ("streams side by side (AltUp) and a low-rank residual (LAuReL)", &["gemma3n"]),
     ("drafting, for which it goes with another model: open that one", &["eagle3", "dflash", "gemma4-assistant"]),
 ];
 
