@@ -430,10 +430,10 @@ fn ssm(keys: &Keys<'_>) -> Result<Option<SsmConfig>> {
         groups,
     };
     let refuse = |key: &str, expected: String, found: usize| Err(Error::Gguf(Fault::at(keys.name(key)).expected(expected).found(found)));
-    if ssm.inner % ssm.heads != 0 {
+    if !ssm.inner.is_multiple_of(ssm.heads) {
         return refuse("ssm.inner_size", format!("a multiple of time_step_rank {}", ssm.heads), ssm.inner);
     }
-    if groups == 0 || ssm.heads % groups != 0 || ssm.inner % groups != 0 {
+    if groups == 0 || !ssm.heads.is_multiple_of(groups) || !ssm.inner.is_multiple_of(groups) {
         return refuse("ssm.group_count", format!("a divisor of time_step_rank {}", ssm.heads), groups);
     }
     Ok(Some(ssm))

@@ -32,7 +32,8 @@ fn equal(found: &[f32], expected: &[f32], what: &str) {
 }
 
 /// Two sequences of these many tokens, and the steps in which they are computed: how many tokens of each.
-const CUTS: [(usize, usize, &[(usize, usize)]); 4] =
+type Cuts = (usize, usize, &'static [(usize, usize)]);
+const CUTS: [Cuts; 4] =
     [(7, 4, &[(7, 4)]), (7, 4, &[(3, 1), (1, 0), (3, 3)]), (1, 3, &[(1, 1), (0, 1), (0, 1)]), (40, 0, &[(39, 0), (1, 0)])];
 
 /// Rows `from..from + n` of the first sequence, then `other..` of the second, of x `[a + b, width]`.

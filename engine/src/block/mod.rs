@@ -58,7 +58,7 @@ pub enum Mixer<B: Backend> {
     /// A convolution over the last few tokens.
     ShortConv(ShortConv<B>),
     /// Over a window and entries that stand for several positions.
-    Compressed(Compressed<B>),
+    Compressed(Box<Compressed<B>>),
 }
 
 /// What works on each token alone.
@@ -143,7 +143,7 @@ impl<B: Backend> Mixer<B> {
             return Ok(vec![Mixer::Latent(Latent::load(loader, index, ropes)?)]);
         }
         if Compressed::in_layer(loader, index) {
-            return Ok(vec![Mixer::Compressed(Compressed::load(loader, index, ropes)?)]);
+            return Ok(vec![Mixer::Compressed(Box::new(Compressed::load(loader, index, ropes)?))]);
         }
         let mut mixers = Vec::new();
         if ["ssm_in.weight", "ssm_out.weight"].into_iter().any(has) {

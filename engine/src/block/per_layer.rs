@@ -152,7 +152,7 @@ mod tests {
         };
         inputs.forward(&backend, &mut work, &x);
         let found = std::mem::take(&mut work.inputs);
-        near(&backend, &mut work, &found, &[1.414_213_5, 2.121_320_3]);
+        near(&backend, &mut work, &found, &[std::f32::consts::SQRT_2, 2.121_320_3]);
     }
 
     /// Layer 1 of vectors (10, 2): relu(3) · 2 = 6, projected (6, 12), whose root mean square is √90.

@@ -52,10 +52,10 @@ fn even(seven: u32) -> u8 {
 fn signed(values: [i8; 8], signs: u8) -> [i8; 8] {
     const ONES: u64 = 0x0101_0101_0101_0101;
     // Bit i of byte i; 1 in each byte that has it; -v is !v + 1, which carries nowhere as v is not 0.
-    let bits = u64::from(signs) * ONES & 0x8040_2010_0804_0201;
+    let bits = (u64::from(signs) * ONES) & 0x8040_2010_0804_0201;
     let negative = (bits + 0x7f * ONES) >> 7 & ONES;
     let values = u64::from_le_bytes(values.map(|value| value as u8));
-    ((values ^ negative * 255) + negative).to_le_bytes().map(|byte| byte as i8)
+    ((values ^ (negative * 255)) + negative).to_le_bytes().map(|byte| byte as i8)
 }
 
 /// Two points of four values.

@@ -31,7 +31,7 @@ pub(super) fn unpack_tq1_0(bytes: &[u8], block: &mut Block) {
         for n in 0..digits {
             let codes = &mut block.codes[weight + n * count..];
             for (code, byte) in codes.iter_mut().zip(&bytes[from..from + count]) {
-                *code = (u16::from(byte.wrapping_mul(power)) * 3 >> 8) as i8 - 1;
+                *code = ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as i8 - 1;
             }
             power = power.wrapping_mul(3);
         }
