@@ -1,4 +1,4 @@
-//! The formats with codebooks: 4 or 8 weights at a time are a point of a codebook ([`super::grid`]), scaled for 16 or 32 weights.
+//! The formats with codebooks: 4 or 8 weights at a time are a point of a codebook (`grid.rs`), scaled for 16 or 32 weights.
 //!
 //! ```text
 //!          bytes  fields in order                                        group  weight

@@ -70,7 +70,7 @@ pub fn mix(x: &[f32], weights: &[f32], out: &mut [f32]) {
     }
 }
 
-/// `x[to] = post[to] · y`, then fma of comb[from, to] · x[from], from ascending. One token; `weights` are pre, post, comb.
+/// `x[to] = post[to] · y`, then fma of `comb[from, to] · x[from]`, `from` ascending. One token; `weights` are pre, post, comb.
 pub fn add(x: &mut [f32], strands: usize, y: &[f32], weights: &[f32]) {
     let (width, before) = (y.len(), x.to_vec());
     let (post, comb) = weights[strands..].split_at(strands);
