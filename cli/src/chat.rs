@@ -3,10 +3,10 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use hob::{Chat, EndReason, Error, Stats};
+use hob::{Chat, EndReason, Error, Stats, Thinking};
 
 use crate::failure::{self, Failure};
-use crate::flags::{Machine, Purpose, SamplingFlags};
+use crate::flags::{Machine, Purpose, SamplingFlags, ThinkFlags, Thoughts};
 use crate::inspect;
 use crate::interrupt::Interrupts;
 use crate::line::{Line, Lines};
@@ -15,7 +15,7 @@ use crate::terminal::{note, note_dim, printable};
 
 const AFTER: &str = "\
 In the chat:
-  /help  /clear  /system [TEXT]  /stats  /exit
+  /help  /clear  /system [TEXT]  /think [WHEN]  /stats  /exit
   a backslash at the end of a line goes on to the next; Ctrl-C stops a reply, Ctrl-D leaves
 
 Examples:
@@ -36,6 +36,8 @@ pub(crate) struct Args {
     #[arg(short = 'n', long, value_name = "N", value_parser = crate::flags::at_least_one)]
     predict: Option<usize>,
     #[command(flatten)]
+    thinking: ThinkFlags,
+    #[command(flatten)]
     sampling: SamplingFlags,
     #[command(flatten)]
     machine: Machine,
@@ -44,6 +46,7 @@ pub(crate) struct Args {
 const HELP: &str = "  /help           this
   /clear          forget the conversation
   /system [TEXT]  show what the model is told beforehand, or tell it TEXT from now on
+  /think [WHEN]   how much the model thinks: auto, on, off, low, medium, high, N tokens; hide and show say whether you see it
   /stats          what the last reply cost, and how full the context is
   /exit           leave; so does Ctrl-D, or Ctrl-C twice
   A backslash at the end of a line goes on to the next. Ctrl-C stops a reply.";
@@ -56,12 +59,13 @@ enum Order<'a> {
     Help,
     Clear,
     System(Option<&'a str>),
+    Think(Option<&'a str>),
     Stats,
     Exit,
     Unknown(&'a str),
 }
 
-const WORDS: &[&str] = &["/help", "/clear", "/system", "/stats", "/exit"];
+const WORDS: &[&str] = &["/help", "/clear", "/system", "/think", "/stats", "/exit"];
 
 fn order(line: &str) -> Order<'_> {
     if line.trim().is_empty() {
@@ -76,6 +80,7 @@ fn order(line: &str) -> Order<'_> {
         ("/help", _) => Order::Help,
         ("/clear", _) => Order::Clear,
         ("/system", text) => Order::System(text),
+        ("/think", when) => Order::Think(when),
         ("/stats", _) => Order::Stats,
         ("/exit", _) => Order::Exit,
         (unknown, _) => Order::Unknown(unknown),
@@ -92,6 +97,8 @@ enum Next {
 struct Talk<'a> {
     chat: Chat,
     interrupts: Interrupts,
+    think: Thinking,
+    thoughts: Thoughts,
     out: &'a mut dyn Write,
 }
 
@@ -114,7 +121,8 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
         note_dim(&format!("{} · context {}", inspect::title(model.gguf()), model.context()));
         note_dim("/help lists the commands, Ctrl-C stops a reply, Ctrl-D leaves");
     }
-    Talk { chat, interrupts, out }.converse()
+    let chat = args.thinking.apply(chat);
+    Talk { chat, interrupts, think: args.thinking.think, thoughts: args.thinking.view(), out }.converse()
 }
 
 impl Talk<'_> {
@@ -153,6 +161,7 @@ impl Talk<'_> {
                 note_dim("told; /clear forgets what was said before");
             }
             Order::System(None) => note_dim(&self.system()),
+            Order::Think(when) => self.think(when),
             Order::Stats => self.stats(),
             Order::Exit => return Ok(Next::Leave),
             Order::Unknown(word) => {
@@ -169,7 +178,7 @@ impl Talk<'_> {
             move || canceller.cancel()
         });
         let shown = self.chat.say(text).map_err(Failure::from).and_then(|mut reply| {
-            let ending = reply::show(&mut reply, &guard, self.out)?;
+            let ending = reply::show_reply(&mut reply, self.thoughts, &guard, self.out)?;
             Ok((ending, reply.stats(), reply.end()))
         });
         match shown {
@@ -184,6 +193,27 @@ impl Talk<'_> {
     fn system(&self) -> String {
         let told = self.chat.messages().iter().find(|message| message.role == hob::Role::System);
         told.map_or_else(|| "nothing is told beforehand; /system TEXT does".into(), |message| message.content.clone())
+    }
+
+    fn think(&mut self, when: Option<&str>) {
+        match when {
+            Some("hide") => self.thoughts = Thoughts::Hidden,
+            Some("show") => self.thoughts = Thoughts::Shown,
+            Some(when) => match when.parse() {
+                Ok(think) => {
+                    self.think = think;
+                    self.chat.set_thinking(think);
+                    self.chat.ignored().iter().for_each(|ignored| note_dim(&ignored.to_string()));
+                }
+                Err(why) => return note(&format!("{why}; or hide, or show")),
+            },
+            None => {}
+        }
+        let shown = match self.thoughts {
+            Thoughts::Shown => "shown",
+            Thoughts::Hidden => "hidden",
+        };
+        note_dim(&format!("thinking {}, {shown}", self.think));
     }
 
     fn stats(&self) {
@@ -224,6 +254,8 @@ mod tests {
             ("/system", Order::System(None)),
             ("/system  Be brief. ", Order::System(Some("Be brief."))),
             ("/system\nBe\nbrief.", Order::System(Some("Be\nbrief."))),
+            ("/think", Order::Think(None)),
+            ("/think off", Order::Think(Some("off"))),
             ("/stats", Order::Stats),
             ("/exit", Order::Exit),
             ("/exi now", Order::Unknown("/exi")),

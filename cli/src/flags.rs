@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hob::cache::KvType;
 use hob::gguf::Gguf;
-use hob::{Device, Model, Sampling};
+use hob::{Chat, Device, Model, Sampling, Thinking};
 
 use crate::failure::Failure;
 use crate::terminal::{Waiting, note_dim};
@@ -99,6 +99,37 @@ pub(crate) struct SamplingFlags {
     /// Make recent tokens less likely; 1 does nothing
     #[arg(long, value_name = "X", value_parser = positive)]
     pub(crate) repeat_penalty: Option<f32>,
+}
+
+/// What becomes of the model's thinking.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ThinkFlags {
+    /// How much the model thinks before it answers: auto, on, off, low, medium, high, or at most N tokens
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) think: Thinking,
+    /// Do not show what the model thinks (it is shown dimmed, on standard error)
+    #[arg(long)]
+    pub(crate) hide_thinking: bool,
+}
+
+impl ThinkFlags {
+    /// The chat that is to think so; what its template does not heed is said.
+    pub(crate) fn apply(&self, chat: Chat) -> Chat {
+        let chat = chat.thinking(self.think);
+        chat.ignored().iter().for_each(|ignored| note_dim(&ignored.to_string()));
+        chat
+    }
+
+    pub(crate) fn view(&self) -> Thoughts {
+        if self.hide_thinking { Thoughts::Hidden } else { Thoughts::Shown }
+    }
+}
+
+/// Whether the reader sees what the model thinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Thoughts {
+    Shown,
+    Hidden,
 }
 
 /// What a model is opened for.

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
-use hob::{EndReason, Error, Result};
+use hob::{EndReason, Error, Event, Reply, Result};
 
 use crate::failure::Failure;
+use crate::flags::Thoughts;
 use crate::interrupt::Guard;
-use crate::terminal::{Waiting, printable};
+use crate::terminal::{Ink, Waiting, aside, ink, printable};
 
 /// How the text ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,17 +19,63 @@ pub(crate) enum Ending {
     Interrupted,
 }
 
+/// What comes of a reply.
+enum Piece {
+    Answer(String),
+    Thought(String),
+}
+
 /// Writes the pieces as they come, and ends the line.
 pub(crate) fn show(pieces: &mut dyn Iterator<Item = Result<String>>, guard: &Guard<'_>, out: &mut dyn Write) -> Result<Ending, Failure> {
+    write(&mut pieces.map(|piece| piece.map(Piece::Answer)), Thoughts::Hidden, guard, out)
+}
+
+/// Writes a reply as it comes, what it thinks dimmed and to stderr, and ends the line.
+pub(crate) fn show_reply(reply: &mut Reply<'_>, thoughts: Thoughts, guard: &Guard<'_>, out: &mut dyn Write) -> Result<Ending, Failure> {
+    let piece = |event: Result<Event>| {
+        event.map(|event| match event {
+            Event::Answer(text) | Event::Malformed { raw: text, .. } => Piece::Answer(text),
+            Event::Thinking(text) => Piece::Thought(text),
+            Event::Call(call) => Piece::Thought(format!("{}{}\n", call.name, call.arguments)),
+            _ => Piece::Answer(String::new()),
+        })
+    };
+    write(&mut reply.events().map(piece), thoughts, guard, out)
+}
+
+fn write(
+    pieces: &mut dyn Iterator<Item = Result<Piece>>,
+    thoughts: Thoughts,
+    guard: &Guard<'_>,
+    out: &mut dyn Write,
+) -> Result<Ending, Failure> {
     let clean = std::io::stdout().is_terminal();
     let mut waiting = Some(Waiting::on("reading the prompt".into()));
-    let mut last = None;
+    let (mut last, mut thinking) = (None, false);
     let ending = loop {
         let piece = pieces.next();
-        drop(waiting.take());
+        match &piece {
+            Some(Ok(Piece::Thought(_))) if thoughts == Thoughts::Hidden => {}
+            _ => drop(waiting.take()),
+        }
         match piece {
-            Some(Ok(piece)) if piece.is_empty() => {}
-            Some(Ok(piece)) => {
+            Some(Ok(Piece::Thought(_))) if thoughts == Thoughts::Hidden => {
+                if !thinking {
+                    // The spinner of before is to end first.
+                    drop(waiting.take());
+                    waiting = Some(Waiting::on("thinking".into()));
+                }
+                thinking = true;
+            }
+            Some(Ok(Piece::Thought(text))) => {
+                thinking = true;
+                aside(&ink(Ink::Dim, &printable(&text)));
+            }
+            Some(Ok(Piece::Answer(piece))) if piece.is_empty() => {}
+            Some(Ok(Piece::Answer(piece))) => {
+                if std::mem::take(&mut thinking) && thoughts == Thoughts::Shown {
+                    aside("\n\n");
+                }
                 out.write_all(if clean { printable(&piece) } else { Cow::Borrowed(piece.as_str()) }.as_bytes())?;
                 out.flush()?;
                 last = piece.chars().next_back();
@@ -44,6 +91,9 @@ pub(crate) fn show(pieces: &mut dyn Iterator<Item = Result<String>>, guard: &Gua
             }
         }
     };
+    if thinking && thoughts == Thoughts::Shown {
+        aside("\n");
+    }
     end_line(last, out)?;
     Ok(ending)
 }

@@ -11,7 +11,7 @@ use hob::tokenizer::{Ends, Special, Token};
 use hob::{Generator, Model, Sampler, Stats};
 
 use crate::failure::Failure;
-use crate::flags::{Machine, Purpose, SamplingFlags, Text};
+use crate::flags::{Machine, Purpose, SamplingFlags, Text, ThinkFlags};
 use crate::interrupt::Interrupts;
 use crate::reply::{self, Ending};
 use crate::terminal::{Waiting, note, note_dim};
@@ -49,6 +49,8 @@ pub(crate) struct Args {
     /// Print token ids, comma-separated, instead of text (with --raw or --tokens)
     #[arg(long)]
     ids: bool,
+    #[command(flatten)]
+    thinking: ThinkFlags,
     #[command(flatten)]
     sampling: SamplingFlags,
     #[command(flatten)]
@@ -104,6 +106,9 @@ fn refuse_misuse(args: &Args, prompt: &Prompt) -> Result<(), Failure> {
         Prompt::Turn(_) if args.ids || args.ignore_eos => {
             Err(Failure::usage("--ids and --ignore-eos continue a text as it is", "add --raw, or give --tokens"))
         }
+        Prompt::Text(_) | Prompt::Tokens(_) if args.thinking.think != hob::Thinking::Auto => {
+            Err(Failure::usage("--think needs a chat template", "leave it out, or let the prompt go through the file's template"))
+        }
         Prompt::Text(_) if args.system.is_some() => {
             Err(Failure::usage("--system needs a chat template, and the file has none", "put everything into the prompt"))
         }
@@ -122,10 +127,11 @@ fn turn(args: &Args, model: &Model, text: &str, interrupts: &Interrupts, out: &m
     if let Some(n) = args.predict {
         chat = chat.max_tokens(n);
     }
+    let mut chat = args.thinking.apply(chat);
     let canceller = chat.canceller();
     let guard = interrupts.guard(move || canceller.cancel());
     let mut reply = chat.say(text)?;
-    let ending = reply::show(&mut reply, &guard, out)?;
+    let ending = reply::show_reply(&mut reply, args.thinking.view(), &guard, out)?;
     Ok((ending, reply.stats(), reply.end()))
 }
 

@@ -48,6 +48,12 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Writes a part of a line to stderr.
+pub(crate) fn aside(text: &str) {
+    let mut out = io::stderr().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
 /// Writes a dim line to stderr.
 pub(crate) fn note_dim(text: &str) {
     note(&ink(Ink::Dim, &printable(text)));

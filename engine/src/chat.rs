@@ -7,10 +7,19 @@
 use crate::error::{Error, Fault, Result};
 use crate::generate::{Canceller, Course, EndReason, Session, Stats};
 use crate::model::Model;
+use crate::reply::{Event, Format, Offered, Stream};
 use crate::sampler::{Sampler, Sampling};
-use crate::template::{Message, Role};
+use crate::template::{Message, Role, Thinking, ToolCall};
 use crate::tokenizer::{Detokenizer, Token};
 use serde_json::{Map, Value as Json};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tools::Tool;
+
+mod tools;
+
+/// Rounds of calls within one reply; a model that calls on and on is stopped.
+const MOST_ROUNDS: usize = 16;
 
 /// A conversation. [`say`](Chat::say) adds a message and gives the reply.
 ///
@@ -30,6 +39,12 @@ pub struct Chat {
     max_tokens: usize,
     messages: Vec<Message>,
     variables: Map<String, Json>,
+    thinking: Thinking,
+    tools: Vec<Tool>,
+    /// Calls so far: their number makes an id.
+    called: usize,
+    /// Control tokens whose text marks a part of a reply.
+    marks: Option<Arc<[Token]>>,
     canceller: Canceller,
     /// Made with the first message.
     session: Option<Session>,
@@ -45,6 +60,10 @@ impl Chat {
             max_tokens: usize::MAX,
             messages: Vec::new(),
             variables: Map::new(),
+            thinking: Thinking::Auto,
+            tools: Vec::new(),
+            called: 0,
+            marks: None,
             canceller: Canceller::default(),
             session: None,
             sampler: None,
@@ -73,6 +92,17 @@ impl Chat {
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<Json>) -> Chat {
         self.variables.insert(name.into(), value.into());
         self
+    }
+
+    /// How much the model is to think, as far as its template heeds it: [`ignored`](Chat::ignored) says what it does not.
+    pub fn thinking(mut self, thinking: Thinking) -> Chat {
+        self.thinking = thinking;
+        self
+    }
+
+    /// Changes how much the model is to think.
+    pub fn set_thinking(&mut self, thinking: Thinking) {
+        self.thinking = thinking;
     }
 
     /// Begins with these messages, said before.
@@ -132,29 +162,60 @@ impl Chat {
     /// [`Error::Input`] where the conversation does not fit into the context, [`Error::Template`] where the template refuses it,
     /// [`Error::Memory`] where there is no room for the cache. The conversation is then as it was before.
     pub fn say(&mut self, text: &str) -> Result<Reply<'_>> {
-        self.messages.push(Message::new(Role::User, text));
+        self.respond([Message::new(Role::User, text)])
+    }
+
+    /// Adds messages, as the results of tools that the caller runs ([`Message::result`]), and gives the reply.
+    ///
+    /// # Errors
+    /// As [`say`](Chat::say).
+    pub fn respond(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<Reply<'_>> {
+        let begun = self.messages.len();
+        self.messages.extend(messages);
+        self.session.iter_mut().for_each(Session::reset_stats);
         match self.begin() {
-            Ok(unread) => {
-                let text = self.model.tokenizer().stream().continuing();
+            Ok((unread, stream)) => {
+                self.canceller.clear();
                 Ok(Reply {
                     course: Course::new(self.max_tokens),
+                    detokenizer: self.detokenizer(&Format::of(self.model.template().source())),
                     chat: self,
                     unread,
-                    detokenizer: text,
+                    stream,
+                    ready: VecDeque::new(),
+                    turn: Turn::default(),
                     said: String::new(),
+                    begun,
+                    rounds: 0,
+                    failed: None,
                     stage: Stage::Prompt,
                 })
             }
             Err(error) => {
-                self.messages.pop();
+                self.messages.truncate(begun);
                 Err(error)
             }
         }
     }
 
-    /// Readies the session and the sampler; returns the tokens of the prompt that the cache does not hold.
-    fn begin(&mut self) -> Result<Vec<Token>> {
-        let prompt = self.model.encode_chat(&self.messages, &self.variables)?;
+    /// A detokenizer that lets through what marks the parts of a reply.
+    fn detokenizer(&mut self, format: &Format) -> Detokenizer {
+        let tokenizer = self.model.tokenizer();
+        let marks = self.marks.get_or_insert_with(|| {
+            let known = |id: &Token| tokenizer.token_text(*id).is_some_and(|text| !text.is_empty() && format.knows(text));
+            (0..tokenizer.vocab_size() as Token).filter(known).collect()
+        });
+        tokenizer.stream().continuing().show(Arc::clone(marks))
+    }
+
+    /// Readies the session and the sampler; returns the tokens of the prompt that the cache does not hold, and what will read the reply.
+    fn begin(&mut self) -> Result<(Vec<Token>, Stream)> {
+        let tools = self.schemas()?;
+        let (mut variables, _) = self.model.template().heeds(self.thinking);
+        variables.extend(self.variables.clone());
+        let (prompt, text) = self.model.encode_prompt(&self.messages, &tools, &variables)?;
+        let offered = if tools.is_empty() && !variables.contains_key("tools") { Offered::Nothing } else { Offered::Tools };
+        let stream = Stream::new(Format::of(self.model.template().source()), &text, &tools, offered);
         let context = self.model.context();
         if prompt.len() >= context {
             let fault = Fault::at("conversation").expected(format!("fewer tokens than the context's {context}"));
@@ -174,10 +235,8 @@ impl Chat {
             session.clear()?;
         }
         let kept = session.len();
-        session.reset_stats();
         session.count_reused(session.computed());
-        self.canceller.clear();
-        Ok(prompt[kept..].to_vec())
+        Ok((prompt[kept..].to_vec(), stream))
     }
 }
 
@@ -192,13 +251,32 @@ enum Stage {
     Settled,
 }
 
-/// The answer as it comes: an iterator over pieces of text, each whole UTF-8. Dropping it stops it; what was said stays in
-/// the conversation. Where it ends before anything is said, by a cancel or an error, the question is taken back with it.
+/// What the model has made of its turn.
+#[derive(Default)]
+struct Turn {
+    said: String,
+    thought: String,
+    calls: Vec<ToolCall>,
+}
+
+/// The answer as it comes: an iterator over pieces of its text, each whole UTF-8; what the model thinks and calls is not among them,
+/// but in [`events`](Reply::events). Dropping it stops it; what was said stays in the conversation. Where it ends before anything is
+/// said, by a cancel or an error, the question is taken back with it.
 pub struct Reply<'a> {
     chat: &'a mut Chat,
     unread: Vec<Token>,
     detokenizer: Detokenizer,
+    stream: Stream,
+    ready: VecDeque<Event>,
+    turn: Turn,
+    /// The answer's text, of all rounds.
     said: String,
+    /// Messages before it was begun.
+    begun: usize,
+    /// Rounds of calls that were run.
+    rounds: usize,
+    /// An error to be handed out after what is ready.
+    failed: Option<Error>,
     course: Course,
     stage: Stage,
 }
@@ -224,7 +302,37 @@ impl Reply<'_> {
         &self.said
     }
 
-    /// The whole reply at once.
+    /// What the model has thought so far, since its last call.
+    pub fn thought(&self) -> &str {
+        &self.turn.thought
+    }
+
+    /// What the model has called and nobody has run.
+    pub fn calls(&self) -> &[ToolCall] {
+        &self.turn.calls
+    }
+
+    /// The reply as data: thinking, answer, calls, their results, and its end.
+    ///
+    /// ```
+    /// use hob::{Event, Model};
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.gguf");
+    /// let mut chat = Model::open(path)?.chat().max_tokens(8);
+    /// for event in chat.say("Hello!")?.events() {
+    ///     match event? {
+    ///         Event::Thinking(text) => eprint!("{text}"),
+    ///         Event::Answer(text) => print!("{text}"),
+    ///         Event::End(reason) => println!("[{reason}]"),
+    ///         other => println!("{other:?}"),
+    ///     }
+    /// }
+    /// # Ok::<(), hob::Error>(())
+    /// ```
+    pub fn events(&mut self) -> impl Iterator<Item = Result<Event>> {
+        std::iter::from_fn(|| self.event())
+    }
+
+    /// The whole answer at once.
     ///
     /// # Errors
     /// As the iterator.
@@ -235,43 +343,25 @@ impl Reply<'_> {
         Ok(self.said.clone())
     }
 
-    /// Puts what was said into the conversation.
-    fn settle(&mut self) {
-        if self.stage == Stage::Settled {
-            return;
-        }
-        self.stage = Stage::Settled;
-        let answered = !self.said.is_empty() || self.course.end == Some(EndReason::EndOfTurn);
-        if answered {
-            self.chat.messages.push(Message::new(Role::Assistant, self.said.clone()));
-        } else {
-            self.chat.messages.pop();
+    /// The next event.
+    fn event(&mut self) -> Option<Result<Event>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            if self.stage == Stage::Settled {
+                return self.failed.take().map(Err);
+            }
+            match self.piece() {
+                Some(Ok(piece)) => self.hear(&piece),
+                Some(Err(error)) => self.fail(error),
+                None => self.over(),
+            }
         }
     }
 
-    /// The end: what the detokenizer still holds, then nothing.
-    fn finish(&mut self) -> Option<Result<String>> {
-        let rest = self.detokenizer.finish();
-        self.said.push_str(&rest);
-        self.settle();
-        if rest.is_empty() { None } else { Some(Ok(rest)) }
-    }
-
-    fn fail(&mut self, error: Error) -> Option<Result<String>> {
-        let rest = self.detokenizer.finish();
-        self.said.push_str(&rest);
-        self.settle();
-        Some(Err(error))
-    }
-}
-
-impl Iterator for Reply<'_> {
-    type Item = Result<String>;
-
-    fn next(&mut self) -> Option<Result<String>> {
-        if self.stage == Stage::Settled {
-            return None;
-        }
+    /// The next piece of what the model writes, markers included.
+    fn piece(&mut self) -> Option<Result<String>> {
         let (Some(session), Some(sampler)) = (&mut self.chat.session, &mut self.chat.sampler) else { return None };
         if self.stage == Stage::Prompt {
             self.stage = Stage::Tokens;
@@ -282,22 +372,119 @@ impl Iterator for Reply<'_> {
                 }
                 Err(Error::Cancelled) => {
                     self.course.end = Some(EndReason::Cancelled);
-                    return self.finish();
+                    return None;
                 }
-                Err(error) => return self.fail(error),
+                Err(error) => return Some(Err(error)),
             }
         }
-        loop {
-            match session.advance(sampler, &mut self.course) {
-                Some(Ok(token)) => {
-                    let piece = self.detokenizer.push(token);
-                    if !piece.is_empty() {
-                        self.said.push_str(&piece);
-                        return Some(Ok(piece));
-                    }
+        match session.advance(sampler, &mut self.course) {
+            Some(Ok(token)) => Some(Ok(self.detokenizer.push(token))),
+            Some(Err(error)) => Some(Err(error)),
+            None => None,
+        }
+    }
+
+    fn hear(&mut self, piece: &str) {
+        self.stream.push(piece);
+        self.take();
+    }
+
+    /// Takes note of the events that are there.
+    fn take(&mut self) {
+        while let Some(mut event) = self.stream.next() {
+            match &mut event {
+                Event::Thinking(text) => self.turn.thought.push_str(text),
+                Event::Malformed { raw, .. } => {
+                    self.turn.said.push_str(raw);
+                    self.said.push_str(raw);
                 }
-                Some(Err(error)) => return self.fail(error),
-                None => return self.finish(),
+                Event::Answer(text) => {
+                    let parted = self.turn.said.is_empty() && !self.said.is_empty();
+                    self.turn.said.push_str(text);
+                    if parted && self.rounds > 0 {
+                        text.insert_str(0, "\n\n");
+                    }
+                    self.said.push_str(text);
+                }
+                Event::Call(call) => {
+                    self.chat.called += 1;
+                    if call.id.is_empty() {
+                        // Nine letters and digits: Mistral's templates want no other.
+                        call.id = format!("call{:05}", self.chat.called % 100_000);
+                    }
+                    self.turn.calls.push(call.clone());
+                }
+                Event::Calling(_) | Event::Result { .. } | Event::End(_) => {}
+            }
+            self.ready.push_back(event);
+        }
+    }
+
+    /// No more comes: what is held back is decided.
+    fn flush(&mut self) {
+        let rest = self.detokenizer.finish();
+        self.stream.push(&rest);
+        self.stream.finish();
+        self.take();
+    }
+
+    /// The model has ended its turn, or was ended. Where it called tools that are run here, they are, and it goes on.
+    fn over(&mut self) {
+        self.flush();
+        let runs = self.course.end == Some(EndReason::EndOfTurn) && self.rounds < MOST_ROUNDS && self.chat.runs(&self.turn.calls);
+        if !runs {
+            self.settle();
+            self.ready.extend(self.course.end.map(Event::End));
+            return;
+        }
+        let turn = std::mem::take(&mut self.turn);
+        self.chat.messages.push(Message::new(Role::Assistant, turn.said).thinking(turn.thought).calls(turn.calls.clone()));
+        for call in &turn.calls {
+            let result = self.chat.run(call);
+            self.ready.push_back(result);
+        }
+        self.rounds += 1;
+        match self.chat.begin() {
+            Ok((unread, stream)) => {
+                (self.unread, self.stream, self.stage) = (unread, stream, Stage::Prompt);
+                self.course = Course::new(self.chat.max_tokens);
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.flush();
+        self.settle();
+        self.failed = Some(error);
+    }
+
+    /// Puts what was said into the conversation.
+    fn settle(&mut self) {
+        if self.stage == Stage::Settled {
+            return;
+        }
+        self.stage = Stage::Settled;
+        let turn = &self.turn;
+        let silent = turn.said.is_empty() && turn.thought.is_empty() && turn.calls.is_empty();
+        if silent && self.course.end != Some(EndReason::EndOfTurn) && self.said.is_empty() {
+            self.chat.messages.truncate(self.begun);
+            return;
+        }
+        let message = Message::new(Role::Assistant, turn.said.clone()).thinking(turn.thought.clone()).calls(turn.calls.clone());
+        self.chat.messages.push(message);
+    }
+}
+
+impl Iterator for Reply<'_> {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Result<String>> {
+        loop {
+            match self.event()? {
+                Ok(Event::Answer(text) | Event::Malformed { raw: text, .. }) => return Some(Ok(text)),
+                Ok(Event::Thinking(_) | Event::Calling(_) | Event::Call(_) | Event::Result { .. } | Event::End(_)) => {}
+                Err(error) => return Some(Err(error)),
             }
         }
     }
@@ -305,6 +492,9 @@ impl Iterator for Reply<'_> {
 
 impl Drop for Reply<'_> {
     fn drop(&mut self) {
+        if self.stage != Stage::Settled {
+            self.flush();
+        }
         self.settle();
     }
 }

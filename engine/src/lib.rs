@@ -26,6 +26,8 @@
 //! * A [`Chat`] is a conversation: messages, template, sampler, cache. Each [`say`](Chat::say) gives a [`Reply`], an iterator over
 //!   text. Dropping it stops it, a [`Canceller`] stops it from another thread; what was said stays. What people write never becomes a
 //!   control token.
+//! * A reply's text is its answer. Its [`events`](Reply::events) tell all: thinking, answer, tool calls, the end. [`Chat::tool`] gives the
+//!   model a closure to call; [`Chat::thinking`] says how much it is to think.
 //! * A [`Session`] is one level down: tokens in ([`feed`](Session::feed)), tokens out ([`generate`](Session::generate)), logits to look at.
 //! * [`Sampling`] says how tokens are chosen, a [`Sampler`] does it. The same seed gives the same text on every machine, with any
 //!   number of threads: on the CPU, logits are the same to the last bit.
@@ -67,6 +69,7 @@ pub mod model;
 pub mod perplexity;
 mod prompt;
 pub mod quantize;
+pub mod reply;
 pub mod sampler;
 mod stats;
 pub mod template;
@@ -79,8 +82,9 @@ pub use error::{Error, Fault, Result};
 pub use generate::{Canceller, EndReason, Generator, Session, Stats};
 pub use hob_kernels::{Format, Level};
 pub use model::{Model, ModelOptions, default_threads};
+pub use reply::Event;
 pub use sampler::{Sampler, Sampling};
-pub use template::{ChatTemplate, Message, Role};
+pub use template::{ChatTemplate, Effort, Message, Role, Thinking, ToolCall};
 pub use tokenizer::Token;
 
 /// The README's program, compiled with the doctests.

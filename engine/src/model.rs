@@ -297,11 +297,22 @@ impl Model {
     /// # Errors
     /// [`Error::Template`] where the template refuses the conversation.
     pub fn encode_chat(&self, messages: &[Message], variables: &serde_json::Map<String, serde_json::Value>) -> Result<Vec<Token>> {
+        self.encode_prompt(messages, &[], variables).map(|(tokens, _)| tokens)
+    }
+
+    /// As [`encode_chat`](Model::encode_chat), with tools; and the prompt as text.
+    pub(crate) fn encode_prompt(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        variables: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(Vec<Token>, String)> {
         let tokenizer = self.tokenizer();
         let spelt = |token: Option<Token>| token.and_then(|t| tokenizer.token_text(t)).unwrap_or_default();
         let (bos, eos) = (spelt(tokenizer.bos()), spelt(tokenizer.eos()));
         let controls = self.0.controls.get_or_init(|| Controls::of(tokenizer));
-        prompt::encode(self.template(), tokenizer, controls, &Prompt { messages, turn: Turn::Open, bos, eos, variables: Some(variables) })
+        let prompt = Prompt { messages, turn: Turn::Open, bos, eos, tools, variables: Some(variables) };
+        prompt::encode(self.template(), tokenizer, controls, &prompt)
     }
 }
 

@@ -15,6 +15,7 @@
 use crate::error::Result;
 use crate::template::{ChatTemplate, Message, Prompt, Role};
 use crate::tokenizer::{Special, Token, TokenKind, Tokenizer};
+use serde_json::Value as Json;
 use std::collections::HashMap;
 
 /// The spellings of a vocabulary's control tokens, by their first byte, longest first.
@@ -61,16 +62,50 @@ struct Marks {
 impl Marks {
     /// Two characters for private use that no message has.
     fn unused(messages: &[Message]) -> Marks {
-        let free = |c: &char| !messages.iter().any(|m| m.content.contains(*c));
+        let said = |m: &Message| {
+            let calls = m.calls.iter().map(|call| format!("{}{}{}", call.id, call.name, call.arguments));
+            [m.content.clone(), m.thinking.clone()].into_iter().chain(calls).collect::<String>()
+        };
+        let all: String = messages.iter().map(said).collect();
+        let free = |c: &char| !all.contains(*c);
         let mut free = ('\u{e000}'..='\u{f8ff}').filter(free);
         let (open, close) = (free.next().unwrap_or('\u{f0000}'), free.next().unwrap_or('\u{f0001}'));
         Marks { open, close, spellings: Vec::new() }
     }
 
     fn mark(&mut self, message: &Message, controls: &Controls) -> Message {
-        let mut out = String::with_capacity(message.content.len());
-        let mut rest = message.content.as_str();
-        while let Some((at, spelling)) = controls.find(rest, message.role) {
+        let mut marked = message.clone();
+        marked.content = self.mark_text(&message.content, message.role, controls);
+        marked.thinking = self.mark_text(&message.thinking, message.role, controls);
+        for call in &mut marked.calls {
+            call.name = self.mark_text(&call.name, Role::Tool, controls);
+            self.mark_values(&mut call.arguments, controls);
+        }
+        if let Some((id, name)) = &mut marked.answers {
+            (*id, *name) = (self.mark_text(id, Role::Tool, controls), self.mark_text(name, Role::Tool, controls));
+        }
+        marked
+    }
+
+    fn mark_values(&mut self, value: &mut Json, controls: &Controls) {
+        match value {
+            Json::String(text) => *text = self.mark_text(text, Role::Tool, controls),
+            Json::Array(items) => items.iter_mut().for_each(|item| self.mark_values(item, controls)),
+            Json::Object(pairs) => {
+                let marked = std::mem::take(pairs).into_iter().map(|(key, mut value)| {
+                    self.mark_values(&mut value, controls);
+                    (self.mark_text(&key, Role::Tool, controls), value)
+                });
+                *pairs = marked.collect();
+            }
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
+        }
+    }
+
+    fn mark_text(&mut self, text: &str, role: Role, controls: &Controls) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((at, spelling)) = controls.find(rest, role) {
             out.push_str(&rest[..at]);
             out.push(self.open);
             out.push_str(&self.spellings.len().to_string());
@@ -79,7 +114,7 @@ impl Marks {
             rest = &rest[at + spelling.len()..];
         }
         out.push_str(rest);
-        Message::new(message.role, out)
+        out
     }
 
     /// The stretches of a rendering, each with how it is to be encoded.
@@ -100,8 +135,13 @@ impl Marks {
     }
 }
 
-/// The tokens of a prompt, BOS in front where the model wants one and the template has not written it.
-pub(crate) fn encode(template: &ChatTemplate, tokenizer: &Tokenizer, controls: &Controls, prompt: &Prompt<'_>) -> Result<Vec<Token>> {
+/// The tokens of a prompt, BOS in front where the model wants one and the template has not written it; and its text.
+pub(crate) fn encode(
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+    controls: &Controls,
+    prompt: &Prompt<'_>,
+) -> Result<(Vec<Token>, String)> {
     let mut marks = Marks::unused(prompt.messages);
     let messages: Vec<Message> = prompt.messages.iter().map(|m| marks.mark(m, controls)).collect();
     let rendered = template.render(&Prompt { messages: &messages, ..*prompt })?;
@@ -112,5 +152,5 @@ pub(crate) fn encode(template: &ChatTemplate, tokenizer: &Tokenizer, controls: &
     if let Some(bos) = tokenizer.bos().filter(|bos| tokenizer.adds_bos() && tokens.first() != Some(bos)) {
         tokens.insert(0, bos);
     }
-    Ok(tokens)
+    Ok((tokens, rendered))
 }

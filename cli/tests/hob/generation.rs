@@ -66,10 +66,18 @@ fn logits_are_a_numpy_file_whose_maximum_is_the_greedy_token() {
 fn a_chat_from_a_pipe_answers_obeys_and_leaves() {
     let done = hob_reads(
         &["chat", TINY, "-n", "3", "--temp", "0"],
-        "Hello \\\nthere\n\n/system Be brief.\n/system\n/nonsense\n/stats\n/clear\n/help\n/exit\nnever\n",
+        "Hello \\\nthere\n\n/system Be brief.\n/system\n/think low\n/think soon\n/nonsense\n/stats\n/clear\n/help\n/exit\nnever\n",
     );
     assert!(done.err.contains("no command is called /nonsense"), "{}", done.err);
-    for text in [" tok at ", "Be brief.\n", "\ncontext ", "forgotten", "/exit"] {
+    for text in [
+        " tok at ",
+        "thinking low: this model's chat template has no switch",
+        "medium, high or a number",
+        "Be brief.\n",
+        "\ncontext ",
+        "forgotten",
+        "/exit",
+    ] {
         assert!(done.err.contains(text), "{text}: {}", done.err);
     }
     assert_eq!(done.err.matches(" GB/s").count(), 2, "one reply, and /stats: {}", done.err);

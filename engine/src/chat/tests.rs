@@ -148,3 +148,82 @@ fn what_people_write_never_becomes_a_control_token() {
         }
     }
 }
+
+/// A template of Hermes's format, which shows tools, thinking and calls.
+const HERMES: &str = "{% if tools %}{{ tools|tojson }}{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n\
+    {% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}\
+    <tool_call>{{ c.function|tojson }}</tool_call>{% endfor %}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{{ '<think>' if enable_thinking }}{% endif %}";
+
+fn double() -> Json {
+    serde_json::json!({"name": "double", "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}}})
+}
+
+const CALLS: &str = "<think>Hm.</think>Well. <tool_call>{\"name\": \"double\", \"arguments\": {\"n\": 2}}</tool_call>";
+
+#[test]
+fn calls_are_run_and_the_model_goes_on() {
+    let (model, _) = fake::model(&Model::options().context(32768).chat_template(HERMES), CALLS, Duration::ZERO);
+    let calls = std::sync::Arc::new(std::sync::Mutex::new(0));
+    let seen = std::sync::Arc::clone(&calls);
+    let mut chat = model.chat().sampling(Sampling::greedy()).tool(double(), move |given| {
+        *seen.lock().unwrap() += 1;
+        given["n"].as_i64().map(|n| (2 * n).to_string()).ok_or_else(|| "no number".to_owned())
+    });
+    assert!(chat.ignored().is_empty());
+    let mut reply = chat.say("Hello").unwrap();
+    let events: Vec<Event> = reply.events().map(|event| event.unwrap()).collect();
+    // It calls on and on: the last calls are nobody's.
+    assert_eq!((reply.calls().len(), reply.thought(), reply.end()), (1, "Hm.", Some(EndReason::EndOfTurn)));
+    assert!(reply.said().starts_with("Well.\n\nWell."), "{}", reply.said());
+    drop(reply);
+    assert_eq!(*calls.lock().unwrap(), MOST_ROUNDS);
+    assert_eq!(events.iter().filter(|e| matches!(e, Event::Result { content, .. } if content == "4")).count(), MOST_ROUNDS);
+    assert_eq!(events.iter().filter(|e| matches!(e, Event::Call(_))).count(), MOST_ROUNDS + 1);
+    assert_eq!(events.last(), Some(&Event::End(EndReason::EndOfTurn)));
+    let [user, said, result, ..] = chat.messages() else { panic!("{:?}", chat.messages()) };
+    assert_eq!((user.content.as_str(), said.content.as_str(), said.thinking.as_str()), ("Hello", "Well.", "Hm."));
+    assert_eq!(result.answers, Some((said.calls[0].id.clone(), "double".to_owned())));
+    assert_eq!((result.role, result.content.as_str()), (Role::Tool, "4"));
+    // The answer's text alone.
+    let mut chat = model.chat().sampling(Sampling::greedy());
+    assert_eq!(chat.say("Hello").unwrap().text().unwrap(), CALLS.split_once("</think>").unwrap().1, "no tools, no calls");
+}
+
+#[test]
+fn a_tool_of_the_callers_ends_the_reply_and_an_unknown_one_is_told() {
+    let (model, _) = fake::model(&Model::options().context(32768).chat_template(HERMES), CALLS, Duration::ZERO);
+    let mut chat = model.chat().sampling(Sampling::greedy()).offer(double());
+    let mut reply = chat.say("Hello").unwrap();
+    while reply.next().is_some() {}
+    let call = reply.calls()[0].clone();
+    assert_eq!((call.name.as_str(), &call.arguments["n"]), ("double", &Json::from(2)));
+    drop(reply);
+    assert_eq!(chat.messages().len(), 2);
+    let reply = chat.respond([Message::result(&call, "4")]).unwrap();
+    drop(reply);
+    assert_eq!(chat.messages().len(), 2, "never listened to: taken back");
+    let other = serde_json::json!({"name": "other"});
+    let mut chat = model.chat().sampling(Sampling::greedy()).tool(other, |_| Ok(String::new()));
+    let mut reply = chat.say("Hello").unwrap();
+    let told = reply.events().find_map(|event| if let Ok(Event::Result { content, .. }) = event { Some(content) } else { None });
+    assert!(told.unwrap().contains("no tool `double`, only other"));
+    drop(reply);
+    let mut chat = model.chat().offer(serde_json::json!({"description": "nameless"}));
+    assert!(matches!(chat.say("Hello"), Err(Error::Input(_))));
+}
+
+#[test]
+fn thinking_is_opened_by_the_prompt_and_what_is_ignored_is_said() {
+    let (model, _) = fake::model(&Model::options().context(512).chat_template(HERMES), "Hm.</think>\n\nYes.", Duration::ZERO);
+    let mut chat = model.chat().sampling(Sampling::greedy()).thinking(Thinking::On).variable("mood", "good");
+    assert_eq!(chat.ignored().len(), 1, "{:?}", chat.ignored());
+    let mut reply = chat.say("Hello").unwrap();
+    let text: String = reply.by_ref().map(|piece| piece.unwrap()).collect();
+    assert_eq!((text.as_str(), reply.thought()), ("Yes.", "Hm."));
+    drop(reply);
+    chat.set_thinking(Thinking::Budget(100));
+    assert!(chat.ignored()[0].to_string().starts_with("thinking 100: "), "{:?}", chat.ignored());
+    let (model, _) = fake::model(&Model::options().context(512), "ok", Duration::ZERO);
+    let chat = model.chat().offer(double()).thinking(Thinking::Off);
+    assert_eq!(chat.ignored().len(), 2, "{:?}", chat.ignored());
+}

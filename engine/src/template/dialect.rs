@@ -4,20 +4,21 @@
 //! {% generation %} … {% endgeneration %}     →   {% with %} … {% endwith %}        marks what the model said; a scope, no text
 //! {% for x in EXPR if COND recursive %}      →   {% for x in (EXPR)|each if COND recursive %}
 //! {{ "<b>"|safe + name }}                    →   {{ ("<b>"|safe)|markup + (name)|markup }}                see markup.rs
+//! {{ a + b }}                                →   {{ a|sized + b|sized }}                                  see bounds.rs
 //! ```
 //!
 //! Python refuses to iterate over None, minijinja takes it for empty: the filter `each` refuses it too. Nothing else of the
 //! source changes, whitespace control included.
 
-use super::markup;
+use super::{bounds, markup};
 
-/// The source in minijinja's dialect.
-pub(super) fn translate(source: &str) -> String {
+/// The source in minijinja's dialect; `None` where a tag has more operators than any template needs.
+pub(super) fn translate(source: &str) -> Option<String> {
     let mut out = String::with_capacity(source.len() + 64);
     let mut rest = source;
     while let Some(open) = next_tag(rest) {
         let (text, tag) = rest.split_at(open);
-        out.push_str(text);
+        out.push_str(&bounds::text(text));
         let close = if tag.starts_with("{#") { tag.find("#}").map(|i| i + 2) } else { tag_end(tag) };
         let Some(close) = close else {
             rest = tag;
@@ -26,7 +27,9 @@ pub(super) fn translate(source: &str) -> String {
         let (tag, after) = tag.split_at(close);
         rest = after;
         if tag.starts_with("{%") {
-            push_block_tag(&mut out, tag);
+            let mut block = String::with_capacity(tag.len() + 16);
+            push_block_tag(&mut block, tag);
+            out.push_str(&bounds::tag(&block)?);
             if keyword(tag) == "raw" {
                 let end = raw_end(rest);
                 out.push_str(&rest[..end]);
@@ -35,15 +38,16 @@ pub(super) fn translate(source: &str) -> String {
         } else if tag.starts_with("{{") && tag.contains("safe") && tag.contains('+') {
             let inside =
                 2 + usize::from(tag[2..].starts_with(['-', '+']))..tag.len() - 2 - usize::from(tag[..tag.len() - 2].ends_with(['-', '+']));
-            out.push_str(&tag[..inside.start]);
-            out.push_str(&markup::mark(&tag[inside.clone()]));
-            out.push_str(&tag[inside.end..]);
+            let marked = [&tag[..inside.start], &markup::mark(&tag[inside.clone()]), &tag[inside.end..]].concat();
+            out.push_str(&bounds::tag(&marked)?);
+        } else if tag.starts_with("{{") {
+            out.push_str(&bounds::tag(tag)?);
         } else {
             out.push_str(tag);
         }
     }
-    out.push_str(rest);
-    out
+    out.push_str(&bounds::text(rest));
+    Some(out)
 }
 
 /// Where the next tag or comment opens.
@@ -156,12 +160,12 @@ mod tests {
             ("{% for x in (a if b else c) recursive %}", "{% for x in ((a if b else c))|each recursive %}"),
             ("{# for x in y #}{{ 'for x in %}' }}", "{# for x in y #}{{ 'for x in %}' }}"),
             ("{% raw %}{% for x in y %}{% endraw %}", "{% raw %}{% for x in y %}{% endraw %}"),
-            ("{{ {'a': {}} }}{% set x = '%}' %} {", "{{ {'a': {}} }}{% set x = '%}' %} {"),
-            ("{{- 'a'|safe + b -}}", "{{- ('a'|safe)|markup + (b)|markup -}}"),
+            ("{{ {'a': {}} }}{% set x = '%}' %} {", "{{ {'a': {}} }}{% set x =( '%}' )|sized%} {"),
+            ("{{- 'a'|safe + b -}}", "{{- ('a'|safe)|markup|sized + (b)|markup|sized -}}"),
             ("{% if generation %}é{% for", "{% if generation %}é{% for"),
         ];
         for (source, want) in cases {
-            assert_eq!(translate(source), want);
+            assert_eq!(translate(source).as_deref(), Some(want));
         }
     }
 }

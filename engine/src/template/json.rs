@@ -70,6 +70,8 @@ fn write_value(out: &mut String, value: &Value, style: &Style, depth: usize) -> 
     if depth > 200 {
         return Err(Error::new(ErrorKind::InvalidOperation, "JSON nested too deeply"));
     }
+    super::bounds::check(value)?;
+    super::bounds::room(out.len())?;
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),

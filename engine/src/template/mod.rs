@@ -3,74 +3,42 @@
 //! A GGUF file carries its template as Jinja source (`tokenizer.chat_template`). It is run by minijinja with the settings of
 //! transformers (`trim_blocks`, `lstrip_blocks`, loop controls, the `generation` tag) and the Python around it: methods of
 //! strings, lists and dicts, `str` of any value, `json.dumps`, `strftime_now`, `raise_exception`. Lists and dicts cannot be changed,
-//! as in transformers' sandbox. The source is the file's, so it runs on a limited amount of fuel.
+//! as in transformers' sandbox. The source is the file's, so it runs on a limited amount of fuel and of memory (`bounds`).
+//!
+//! Which variables a template reads is known before it runs: [`ChatTemplate::heeds`] turns [`Thinking`] into those that this one
+//! looks at, and says what it ignores.
 
+mod bounds;
 mod builtin;
 mod clock;
 mod dialect;
 mod json;
 mod markup;
+mod message;
 mod python;
+mod thinking;
 
 use crate::error::{Error, Fault, Result};
 use crate::gguf::Metadata;
+pub use message::{Message, Role, ToolCall};
+pub use thinking::{Effort, Ignored, Thinking};
+
+use bounds::LARGEST;
 use builtin::{BUILTINS, Builtin};
 use clock::Moment;
+use message::Style;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
+use std::collections::HashSet;
 use std::error::Error as _;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Instructions that a rendering may take: a long conversation takes some hundred thousand.
 const FUEL: u64 = 20_000_000;
-/// Bytes that a rendering may have.
-const LARGEST: usize = 256 << 20;
 /// Bytes that a template's source may have; the longest known has 30 thousand.
 const LONGEST: usize = 1 << 20;
-
-/// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// The instructions.
-    System,
-    /// The human.
-    User,
-    /// The model.
-    Assistant,
-    /// A tool that the model called.
-    Tool,
-}
-
-impl Role {
-    /// The word that templates use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-            Role::Tool => "tool",
-        }
-    }
-}
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// `content`, said by `role`.
-    pub fn new(role: Role, content: impl Into<String>) -> Message {
-        Message { role, content: content.into() }
-    }
-}
 
 /// Whether the prompt ends with the opening of the model's turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +61,8 @@ pub struct Prompt<'a> {
     pub bos: &'a str,
     /// Text of the token that ends one.
     pub eos: &'a str,
+    /// The tools that the model may call, each as `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    pub tools: &'a [Json],
     /// More variables, as `enable_thinking`.
     pub variables: Option<&'a Map<String, Json>>,
 }
@@ -102,6 +72,10 @@ pub struct Prompt<'a> {
 pub struct ChatTemplate {
     env: Arc<Environment<'static>>,
     source: Arc<str>,
+    /// The variables it reads.
+    reads: Arc<HashSet<String>>,
+    /// How it wants calls; found with the first conversation that has one.
+    style: Arc<OnceLock<Style>>,
 }
 
 impl fmt::Debug for ChatTemplate {
@@ -133,8 +107,11 @@ impl ChatTemplate {
         env.set_fuel(Some(FUEL));
         env.set_debug(false);
         python::install(&mut env);
-        env.add_template_owned(NAME, dialect::translate(source)).map_err(|e| fault(&e))?;
-        Ok(ChatTemplate { env: Arc::new(env), source: source.into() })
+        let translated = dialect::translate(source)
+            .ok_or_else(|| Error::Template(Fault::at("chat template").found("more additions in one expression than any prompt needs")))?;
+        env.add_template_owned(NAME, translated).map_err(|e| fault(&e))?;
+        let reads = env.get_template(NAME).map_err(|e| fault(&e))?.undeclared_variables(false);
+        Ok(ChatTemplate { env: Arc::new(env), source: source.into(), reads: Arc::new(reads), style: Arc::default() })
     }
 
     /// A template that hob knows by itself: `chatml`, `llama3`, `gemma`, `phi3`, `mistral`, `zephyr` or `llama2`.
@@ -199,13 +176,54 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Template`] where the template refuses the conversation, fails on it or takes too long.
     pub fn render(&self, prompt: &Prompt<'_>) -> Result<String> {
-        let turn = |m: &Message| Value::from_pairs([("role", m.role.name()), ("content", &m.content)]);
+        let calls = prompt.messages.iter().any(|message| !message.calls.is_empty());
+        self.render_in(if calls { self.style() } else { Style::ways(&self.source)[0] }, prompt)
+    }
+
+    /// Whether it reads the variable `name`; one that it does not read changes nothing.
+    pub fn reads(&self, name: &str) -> bool {
+        self.reads.contains(name)
+    }
+
+    /// The variables that make it heed what is asked about thinking, and what it does not heed.
+    ///
+    /// ```
+    /// use hob::template::{ChatTemplate, Thinking};
+    /// let template = ChatTemplate::from_source("{% if enable_thinking %}<think>{% endif %}")?;
+    /// let (variables, ignored) = template.heeds(Thinking::Off);
+    /// assert_eq!((variables["enable_thinking"].as_bool(), ignored), (Some(false), None));
+    /// # Ok::<(), hob::Error>(())
+    /// ```
+    pub fn heeds(&self, thinking: Thinking) -> (Map<String, Json>, Option<Ignored>) {
+        thinking::variables(thinking, &self.reads, &self.source)
+    }
+
+    /// Whether it tells the model about tools, and shows it its calls.
+    pub fn takes_tools(&self) -> bool {
+        self.reads("tools") && self.style().calls == message::Calls::Shown
+    }
+
+    /// How it wants calls, by trial.
+    fn style(&self) -> Style {
+        *self.style.get_or_init(|| {
+            let ways = Style::ways(&self.source);
+            let messages = Style::trial();
+            let tool = serde_json::json!({"type": "function", "function": {"name": "hob_other_tool", "description": "d",
+                "parameters": {"type": "object", "properties": {}, "required": []}}});
+            let prompt = Prompt { messages: &messages, tools: &[tool], ..Prompt::default() };
+            let fits = |way: &&Style| self.render_in(**way, &prompt).is_ok_and(|text| Style::fits(&text));
+            ways.iter().find(fits).copied().unwrap_or(Style { calls: message::Calls::Left, ..ways[0] })
+        })
+    }
+
+    fn render_in(&self, style: Style, prompt: &Prompt<'_>) -> Result<String> {
+        let tools = if prompt.tools.is_empty() { Value::from(()) } else { prompt.tools.iter().map(json::value).collect() };
         let mut variables = vec![
-            ("messages".to_owned(), prompt.messages.iter().map(turn).collect::<Value>()),
+            ("messages".to_owned(), style.values(prompt.messages)),
             ("add_generation_prompt".to_owned(), Value::from(prompt.turn == Turn::Open)),
             ("bos_token".to_owned(), Value::from(prompt.bos)),
             ("eos_token".to_owned(), Value::from(prompt.eos)),
-            ("tools".to_owned(), Value::from(())),
+            ("tools".to_owned(), tools),
             ("documents".to_owned(), Value::from(())),
         ];
         variables.extend(prompt.variables.into_iter().flatten().map(|(name, value)| (name.clone(), json::value(value))));
@@ -250,6 +268,7 @@ impl ChatTemplate {
         variables.push(("strftime_now".to_owned(), Value::from_function(move |format: &str| now.format(format))));
         let template = self.env.get_template(NAME).map_err(|e| fault(&e))?;
         let mut out = Bounded(Vec::new());
+        bounds::reset();
         template.render_captured_to(Value::from_pairs(variables), &mut out).map_err(|e| fault(&e))?;
         String::from_utf8(out.0).map_err(|_| Error::Template(Fault::at(NAME).found("text that is not UTF-8")))
     }

@@ -2,6 +2,7 @@
 //!
 //! minijinja-contrib brings most methods; here are the rest, and the differences that real templates meet.
 
+use super::bounds;
 use super::json::{float_text, tojson};
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, filters};
@@ -14,12 +15,26 @@ pub(super) fn install(env: &mut Environment<'_>) {
     env.set_unknown_method_callback(method);
     env.set_formatter(|out: &mut Output, _: &mut State, value: &Value| {
         if !value.is_undefined() {
-            out.write_str(&str(value))?;
+            let text = str(value);
+            bounds::spend(text.len())?;
+            out.write_str(&text)?;
         }
         Ok(())
     });
     env.add_filter("tojson", tojson);
     env.add_filter("each", each);
+    env.add_filter("sized", bounds::sized);
+    env.add_filter("spend", bounds::spend);
+    env.add_filter("plain_replace", filters::replace);
+    env.add_filter("plain_join", filters::join);
+    env.add_filter("plain_format", filters::format);
+    for (name, plain) in [("replace", "plain_replace"), ("join", "plain_join"), ("format", "plain_format")] {
+        env.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            let args = args.into_values();
+            bounds::growth(name, &args)?;
+            state.apply_filter(plain, &args)
+        });
+    }
     env.add_filter("string", |value: &Value| Value::from(str(value)));
     env.add_filter("items", items);
     env.add_filter("indent", indent);
@@ -142,6 +157,7 @@ fn indent(value: &Value, width: Option<Value>, first: Option<bool>, blank: Optio
     };
     let mut out = String::new();
     for (i, line) in str(value).split('\n').enumerate() {
+        bounds::room(out.len() + indention.len() + line.len())?;
         let inside = i > 0 && (blank || !line.is_empty());
         if i > 0 {
             out.push('\n');
@@ -176,7 +192,7 @@ fn repr(out: &mut String, value: &Value, depth: usize) {
         out.push_str(close);
     };
     match value.kind() {
-        _ if depth > 200 => out.push_str("..."),
+        _ if depth > 200 || out.len() > bounds::LARGEST_TEXT => out.push_str("..."),
         ValueKind::Undefined => {}
         ValueKind::None => out.push_str("None"),
         ValueKind::String => repr_string(out, value.as_str().unwrap_or_default()),
@@ -232,6 +248,8 @@ fn repr_string(out: &mut String, text: &str) {
 
 /// Methods that minijinja-contrib lacks or has otherwise; then its own.
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    let all: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
+    bounds::growth(name, &all)?;
     match (value.as_str(), name) {
         (Some(text), "removeprefix") => from_args::<(&str,)>(args).map(|(p,)| Value::from(text.strip_prefix(p).unwrap_or(text))),
         (Some(text), "removesuffix") => from_args::<(&str,)>(args).map(|(p,)| Value::from(text.strip_suffix(p).unwrap_or(text))),

@@ -95,6 +95,105 @@ fn what_python_refuses_is_an_error() {
 }
 
 #[test]
+fn texts_that_double_are_stopped_in_time() {
+    let grow =
+        |by: &str| format!("{{% set ns = namespace(t='\"aaaaaaa') %}}{{% for i in range(100) %}}{{% set ns.t = {by} %}}{{% endfor %}}");
+    let long = "word ".repeat(200);
+    let sources = [
+        grow("ns.t ~ ns.t"),
+        grow("ns.t + ns.t"),
+        grow("ns.t * 1000"),
+        grow("ns.t.replace('a', 'aa')"),
+        grow("ns.t|replace('a', 'aa')"),
+        grow("[ns.t, ns.t]|join"),
+        grow("','.join([ns.t, ns.t])"),
+        grow("ns.t|tojson"),
+        grow("[ns.t]|string|tojson"),
+        grow("'{}{}'.format(ns.t, ns.t)"),
+        "{% macro f(t) %}{{ f(t + t) }}{% endmacro %}{{ f('aaaaaaaa') }}".to_owned(),
+        format!("{{% set x %}}{{% for i in range(100000) %}}{{% for j in range(50) %}}{long}{{% endfor %}}{{% endfor %}}{{% endset %}}"),
+        "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}{{ ns.l|length }}".to_owned(),
+    ];
+    for source in sources {
+        let error = render(&source, json!({"messages": []})).expect_err(&source);
+        assert!(error.to_string().contains("the template makes") || error.to_string().contains("too large"), "{source}: {error}");
+    }
+    assert!(ChatTemplate::from_source(&format!("{{{{ {} 'a' }}}}", "'a' + ".repeat(1000))).is_err());
+}
+
+#[test]
+fn thinking_becomes_the_variables_that_a_template_reads() {
+    use Thinking::{Auto, Budget, Off, On};
+    let (low, medium) = (Thinking::Effort(Effort::Low), Thinking::Effort(Effort::Medium));
+    let qwen = "{% if enable_thinking is defined and not enable_thinking %}{% endif %}";
+    let deepseek = "{% if not thinking is defined %}{% if enable_thinking is defined %}{% set thinking = enable_thinking %}{% endif %}{% endif %}{{ thinking }}";
+    let harmony = "{% macro f() %}{% if reasoning_effort is not defined %}{% set reasoning_effort = 'medium' %}{% endif %}{{ reasoning_effort }}{% endmacro %}{{ f() }}";
+    let hunyuan = "{% if reasoning_effort not in ['high', 'low', 'no_think'] %}{% endif %}";
+    let seed = "{% if not thinking_budget is defined %}{% set thinking_budget = -1 %}{% endif %}";
+    let plain = "{% set thinking = 1 %}{{ messages }}{{ thinking }}";
+    let cases = [
+        (qwen, Auto, json!({}), false),
+        (qwen, Off, json!({"enable_thinking": false}), false),
+        (qwen, On, json!({"enable_thinking": true}), false),
+        (qwen, medium, json!({"enable_thinking": true}), true),
+        (qwen, Budget(0), json!({"enable_thinking": false}), false),
+        (qwen, Budget(9), json!({"enable_thinking": true}), true),
+        (deepseek, Off, json!({"enable_thinking": false, "thinking": false}), false),
+        (harmony, medium, json!({"reasoning_effort": "medium"}), false),
+        (harmony, On, json!({}), false),
+        (harmony, Off, json!({"reasoning_effort": "low"}), true),
+        (hunyuan, Off, json!({"reasoning_effort": "no_think"}), false),
+        (hunyuan, On, json!({"reasoning_effort": "high"}), false),
+        (seed, Budget(512), json!({"thinking_budget": 512}), false),
+        (seed, Off, json!({"thinking_budget": 0}), false),
+        (seed, low, json!({}), true),
+        (plain, Off, json!({}), true),
+        (plain, Auto, json!({}), false),
+    ];
+    for (source, thinking, want, ignored) in cases {
+        let (variables, why) = ChatTemplate::from_source(source).unwrap().heeds(thinking);
+        assert_eq!((Json::Object(variables), why.is_some()), (want, ignored), "{source} {thinking}: {why:?}");
+    }
+    for word in ["auto", "on", "off", "low", "medium", "high", "4096"] {
+        assert_eq!(word.parse::<Thinking>().unwrap().to_string(), word);
+    }
+    assert!("much".parse::<Thinking>().is_err());
+}
+
+#[test]
+fn calls_and_thinking_are_handed_over_as_a_template_wants_them() {
+    let call = ToolCall { id: "call00001".into(), name: "f".into(), arguments: json!({"a": "é"}) };
+    let messages =
+        [Message::new(Role::User, "u"), Message::new(Role::Assistant, "").thinking("t").calls([call.clone()]), Message::result(&call, "r")];
+    let cases = [
+        (
+            "{% for c in m.tool_calls %}{{ c.function.name ~ c.function.arguments|tojson ~ m.reasoning_content }}{% endfor %}",
+            r#"uf{"a": "é"}tr"#,
+        ),
+        // Only text can be added; an object would come out as Python writes it.
+        (
+            "{% for c in m.tool_calls %}{{ c.function.name + c.function.arguments + message.thinking }}{{ m.thinking }}{% endfor %}",
+            r#"uf{"a":"é"}tr"#,
+        ),
+        ("{% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.arguments }}{% endfor %}", r#"uf{"a":"é"}r"#),
+        (
+            "{% if m.content is none %}{% for c in m.tool_calls %}{{ c.function.name ~ c.function.arguments|tojson }}{% endfor %}{% endif %}",
+            r#"uf{"a": "é"}r"#,
+        ),
+    ];
+    for (turn, want) in cases {
+        let source = format!(
+            "{{% set message = {{'thinking': ''}} %}}{{% for m in messages %}}{{% if m.tool_calls %}}{turn}{{% else %}}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}{{{{ tools }}}}"
+        );
+        let template = ChatTemplate::from_source(&source).unwrap();
+        let text = template.render(&Prompt { messages: &messages, ..Prompt::default() }).unwrap();
+        assert_eq!(text, format!("{want}None"), "{turn}");
+        assert!(template.takes_tools(), "{turn}");
+    }
+    assert!(!ChatTemplate::from_source("{% for m in messages %}{{ m.content }}{% endfor %}{{ tools }}").unwrap().takes_tools());
+}
+
+#[test]
 fn every_built_in_renders_and_is_found_by_its_tokens() {
     let messages = [("system", "S"), ("user", "U"), ("assistant", "A"), ("user", "V")];
     let roles = [Role::System, Role::User, Role::Assistant, Role::User];

@@ -8,12 +8,15 @@
 //! falls into tokens does not show.
 
 use super::{Controls, Token, Tokenizer};
+use std::sync::Arc;
 
 /// Turns tokens into text as they come. Made by [`Tokenizer::stream`]; owns what it needs.
 #[derive(Clone, Debug)]
 pub struct Detokenizer {
     tokenizer: Tokenizer,
     controls: Controls,
+    /// Control tokens that appear all the same, ascending.
+    shown: Arc<[Token]>,
     held: Vec<u8>,
     begins: bool,
 }
@@ -21,12 +24,18 @@ pub struct Detokenizer {
 impl Detokenizer {
     pub(super) fn new(tokenizer: Tokenizer) -> Detokenizer {
         let begins = tokenizer.strips_first_space();
-        Detokenizer { tokenizer, controls: Controls::Hide, held: Vec::new(), begins }
+        Detokenizer { tokenizer, controls: Controls::Hide, shown: Arc::new([]), held: Vec::new(), begins }
     }
 
     /// Whether control tokens appear in the text; they do not unless this is asked for.
     pub fn controls(mut self, controls: Controls) -> Detokenizer {
         self.controls = controls;
+        self
+    }
+
+    /// These control tokens, ascending, appear in the text whatever becomes of the others.
+    pub fn show(mut self, tokens: Arc<[Token]>) -> Detokenizer {
+        self.shown = tokens;
         self
     }
 
@@ -40,7 +49,8 @@ impl Detokenizer {
     /// Takes the next token; returns the text that is complete with it, which may be none.
     pub fn push(&mut self, token: Token) -> String {
         let before = self.held.len();
-        self.tokenizer.push_bytes(token, self.controls, &mut self.held);
+        let shown = self.shown.binary_search(&token).is_ok();
+        self.tokenizer.push_bytes(token, if shown { Controls::Show } else { self.controls }, &mut self.held);
         if self.begins && self.held.len() > before {
             self.begins = false;
             if self.held[before] == b' ' {
