@@ -4,15 +4,15 @@
 //! piece. A layer that looks back through a window has room for that and some steps: when it is full, what is still seen moves to
 //! the front. Scores are computed in f32 whatever the cache holds; query heads that share a head of the cache are rows of one product.
 
-use super::{CandleBackend, Done, MASKED, Run, Step, capped, refused};
+use super::{CandleBackend, Done, MASKED, Run, State, Step, capped, refused};
 use crate::backend::{Attend, Qkv, Window};
-use crate::cache::{KvType, LayerState, Rewind, Sequence, StateSpec};
-use crate::error::{Error, Fault, Result};
+use crate::cache::{KvType, Rewind, Sequence};
+use crate::error::Result;
 use candle_core::{D, DType, Device, Tensor as Array};
 use candle_nn::ops::softmax_last_dim;
 
 /// Keys and values of one layer and sequence.
-pub struct State {
+pub struct KeyValue {
     k: Array,
     /// `None` where values are the first channels of the keys.
     v: Option<Array>,
@@ -29,25 +29,18 @@ fn kind(kv: KvType) -> DType {
     }
 }
 
-impl State {
-    /// Room for `capacity` positions, or for those that a window needs.
-    pub(super) fn new(spec: &StateSpec, capacity: usize, device: &Device) -> Result<State> {
-        match *spec {
-            StateSpec::KeyValue { heads, key_dim, value_dim, k, v, window, batch } => {
-                // Twice the window: what moves to the front moves once for every window of tokens.
-                let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch.max(reach)).min(capacity));
-                let room = |kv, dim| Array::zeros((heads, keep, dim), kind(kv), device).map_err(|e| refused("KV cache", e));
-                Ok(State { k: room(k, key_dim)?, v: Some(room(v, value_dim)?), start: 0, window })
-            }
-            StateSpec::Latent { key_dim, kind: kv, .. } => {
-                let k = Array::zeros((1, capacity, key_dim), kind(kv), device).map_err(|e| refused("KV cache", e))?;
-                Ok(State { k, v: None, start: 0, window: Window::None })
-            }
-            StateSpec::Entries { .. } => {
-                let fault = Fault::at("compressed attention").found("candle's back end has none");
-                Err(Error::Unsupported(fault.help("compute on the CPU")))
-            }
-        }
+impl KeyValue {
+    /// Room for `keep` positions of these heads, with values of their own or none.
+    pub(super) fn new(
+        heads: usize,
+        keep: usize,
+        (key_dim, k): (usize, KvType),
+        values: Option<(usize, KvType)>,
+        window: Window,
+        device: &Device,
+    ) -> Result<KeyValue> {
+        let room = |(dim, kv)| Array::zeros((heads, keep, dim), kind(kv), device).map_err(|e| refused("KV cache", e));
+        Ok(KeyValue { k: room((key_dim, k))?, v: values.map(room).transpose()?, start: 0, window })
     }
 
     /// Makes room for a run, and forgets what no query will see again if that is what it takes.
@@ -70,8 +63,9 @@ impl State {
     }
 }
 
-impl LayerState for State {
-    fn rewind(&self) -> Rewind {
+impl KeyValue {
+    /// How far it can be taken back.
+    pub(super) fn rewind(&self) -> Rewind {
         match (self.start, self.window) {
             (_, Window::None) => Rewind::Free,
             (0, Window::Sliding(_) | Window::Chunked(_)) => Rewind::Since(0),
@@ -80,12 +74,14 @@ impl LayerState for State {
         }
     }
 
-    fn copy(&self, _: usize) -> Result<State> {
+    /// A second one with the same content.
+    pub(super) fn copy(&self) -> Result<KeyValue> {
         let copy = |array: &Array| array.copy().map_err(|e| refused("KV cache", e));
-        Ok(State { k: copy(&self.k)?, v: self.v.as_ref().map(copy).transpose()?, start: self.start, window: self.window })
+        Ok(KeyValue { k: copy(&self.k)?, v: self.v.as_ref().map(copy).transpose()?, start: self.start, window: self.window })
     }
 
-    fn bytes(&self) -> u64 {
+    /// Bytes it holds.
+    pub(super) fn bytes(&self) -> u64 {
         let bytes = |array: &Array| (array.elem_count() * array.dtype().size_in_bytes()) as u64;
         bytes(&self.k) + self.v.as_ref().map_or(0, bytes)
     }
@@ -104,7 +100,9 @@ pub(super) fn attend(
     let mut outs = Vec::with_capacity(step.runs.len());
     for index in 0..step.runs.len() {
         let run = step.runs[index];
-        let state = &mut sequences[run.sequence].states[slot];
+        let State::KeyValue(state) = &mut sequences[run.sequence].states[slot] else {
+            return Err(candle_core::Error::Msg("the slot of an attention layer holds a recurrent state".into()));
+        };
         if let Some((k, v)) = qkv.kv {
             state.make_room(run)?;
             append(&state.k, k.get()?, run, state.start)?;
@@ -133,7 +131,13 @@ fn append(store: &Array, x: &Array, run: Run, start: usize) -> Done {
 }
 
 /// Queries `[tokens, heads · key_dim]` over these places of the store: `[tokens, heads · value_dim]`.
-fn one_run(attend: &Attend<CandleBackend>, q: &Array, state: &State, places: std::ops::Range<usize>, mask: Option<&Array>) -> Done<Array> {
+fn one_run(
+    attend: &Attend<CandleBackend>,
+    q: &Array,
+    state: &KeyValue,
+    places: std::ops::Range<usize>,
+    mask: Option<&Array>,
+) -> Done<Array> {
     let (tokens, heads, seen) = (q.dim(0)?, attend.heads, places.len());
     let (kv_heads, _, key_dim) = state.k.dims3()?;
     let value_dim = attend.value_dim;

@@ -5,8 +5,8 @@
 //! experts / k times the work, but all of it large products, and nothing waits for the host.
 
 use super::weight::Weight;
-use super::{CandleBackend, Choice, Done, MASKED, gated};
-use crate::backend::{ExpertWeights, Weighed};
+use super::{CandleBackend, Choice, Done, MASKED, activated, gated};
+use crate::backend::{ExpertWeights, Glu, Weighed};
 use crate::batch::Canceller;
 use candle_core::{D, Tensor as Array};
 use candle_nn::ops::{sigmoid, softmax_last_dim};
@@ -156,7 +156,11 @@ fn glu(x: &Array, experts: &ExpertWeights<CandleBackend>, who: &Who) -> Done<Arr
     let (ff, count) = (experts.ff, experts.count);
     let (second, first_row) = experts.up.as_ref().map_or((&experts.gate, ff), |up| (up, 0));
     let gate = who.linear(x, &experts.gate, 0..ff, experts.gate_bias.as_ref(), count)?;
-    let up = who.linear(x, second, first_row..first_row + ff, experts.up_bias.as_ref(), count)?;
-    let hidden = gated(experts.activation, &gate, &up)?;
+    let hidden = match experts.glu {
+        Glu::Gated => {
+            gated(experts.activation, &gate, &who.linear(x, second, first_row..first_row + ff, experts.up_bias.as_ref(), count)?)?
+        }
+        Glu::Plain => activated(experts.activation, &gate)?,
+    };
     who.linear(&hidden, &experts.down, 0..x.dim(D::Minus1)?, experts.down_bias.as_ref(), count)
 }

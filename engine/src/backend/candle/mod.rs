@@ -10,9 +10,11 @@
 mod attention;
 pub(crate) mod device;
 mod experts;
+mod recurrent;
+mod state;
 mod weight;
 
-use crate::backend::{Attend, Backend, ExpertWeights, Linear, Product, Qkv, Stored, Window};
+use crate::backend::{Attend, Backend, Convolved, DeltaRule, ExpertWeights, HeadInputs, Linear, Product, Qkv, Scan, Stored, Window};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
 use crate::block::compressed::Pooled;
@@ -21,10 +23,11 @@ use crate::block::strands::Strands;
 use crate::cache::{Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
-use attention::State;
 use candle_core::{D, DType, Device, Tensor as Array};
 use candle_nn::{ops, rotary_emb};
 use hob_kernels::ops::{Activation, Router};
+use recurrent::Inputs;
+use state::State;
 use weight::{Shared, Weight};
 
 /// The bound of a limited GLU's inputs.
@@ -134,6 +137,8 @@ fn activated(activation: Activation, x: &Array) -> Done<Array> {
         Activation::Relu => x.relu(),
         Activation::ReluSquared => x.relu()?.sqr(),
         Activation::SwigluLimited => x.minimum(SWIGLU_LIMIT)?.silu(),
+        Activation::Sigmoid => ops::sigmoid(x),
+        Activation::Identity => Ok(x.clone()),
         Activation::SwigluOai => {
             let x = x.minimum(OAI_LIMIT)?;
             x.mul(&ops::sigmoid(&x.affine(OAI_ALPHA, 0.0)?)?)
@@ -151,6 +156,7 @@ fn gated(activation: Activation, gate: &Array, up: &Array) -> Done<Array> {
     match activation {
         Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Relu | Activation::ReluSquared => gate.mul(up),
         Activation::SwigluLimited => gate.mul(&up.clamp(-SWIGLU_LIMIT, SWIGLU_LIMIT)?),
+        Activation::Sigmoid | Activation::Identity => gate.mul(up),
         Activation::SwigluOai => gate.mul(&up.clamp(-OAI_LIMIT, OAI_LIMIT)?.affine(1.0, 1.0)?),
     }
 }
@@ -159,6 +165,12 @@ fn gated(activation: Activation, gate: &Array, up: &Array) -> Done<Array> {
 fn normalised(x: &Array, norm: &Norm<CandleBackend>) -> Done<Array> {
     let shape = x.shape();
     let x = x.reshape(((), norm.width))?;
+    let groups = norm.weight.elem_count() / norm.width;
+    if groups > 1 {
+        // Weights of several groups take turns.
+        let y = ops::rms_norm(&x, &norm.weight.narrow(0, 0, norm.width)?.ones_like()?, norm.eps)?;
+        return y.reshape(((), groups, norm.width))?.broadcast_mul(&norm.weight.reshape((groups, norm.width))?)?.reshape(shape);
+    }
     let y = match (norm.kind, &norm.bias) {
         (NormKind::Rms, _) => ops::rms_norm(&x, &norm.weight, norm.eps)?,
         (NormKind::Layer, Some(bias)) => ops::layer_norm(&x, &norm.weight, bias, norm.eps)?,
@@ -360,6 +372,48 @@ impl Backend for CandleBackend {
         lacks(step, "experts settled by the token");
     }
 
+    fn conv(&self, step: &mut Step, convs: &mut [Convolved<'_, Self>], sequences: &mut [&mut Sequence<Self>], slot: usize) {
+        step.attempt("conv", |step| {
+            for (conv, x) in convs {
+                x.put(recurrent::conv(&step.runs, conv, x.get()?, sequences, slot)?);
+            }
+            Ok(())
+        });
+    }
+
+    fn scan(
+        &self,
+        step: &mut Step,
+        scan: &Scan<Self>,
+        heads: HeadInputs<'_, Self>,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Tensor,
+    ) {
+        step.attempt("scan", |step| {
+            let inputs = Inputs { q: heads.q.get()?, k: heads.k.get()?, v: heads.v.get()?, dt: heads.dt.get()? };
+            out.put(recurrent::scan(&step.runs, scan, &inputs, sequences, slot)?);
+            Ok(())
+        });
+    }
+
+    fn delta(
+        &self,
+        step: &mut Step,
+        rule: &DeltaRule<Self>,
+        heads: HeadInputs<'_, Self>,
+        beta: &Tensor,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Tensor,
+    ) {
+        step.attempt("delta", |step| {
+            let inputs = Inputs { q: heads.q.get()?, k: heads.k.get()?, v: heads.v.get()?, dt: heads.dt.get()? };
+            out.put(recurrent::delta(&step.runs, rule, &inputs, beta.get()?, sequences, slot)?);
+            Ok(())
+        });
+    }
+
     fn glu(&self, step: &mut Step, activation: Activation, gate: &mut Tensor, up: &Tensor) {
         step.attempt("glu", |_| {
             gate.put(gated(activation, gate.get()?, up.get()?)?);
@@ -458,7 +512,7 @@ impl Backend for CandleBackend {
 
 /// What this back end does not have. No model gets so far: its states are refused first.
 fn lacks(step: &mut Step, what: &str) {
-    step.attempt(|_| Err(candle_core::Error::Msg(format!("candle's back end has no {what}"))));
+    step.attempt("decoder", |_| Err(candle_core::Error::Msg(format!("candle's back end has no {what}"))));
 }
 
 /// `cap · tanh(x / cap)`

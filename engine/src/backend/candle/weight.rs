@@ -32,7 +32,7 @@ struct Matrix {
 
 enum Values {
     /// As in the file.
-    Quantized(QTensor),
+    Quantized(Box<QTensor>),
     /// `f32`, `f16` or `bf16`.
     Plain(Array),
 }
@@ -44,7 +44,7 @@ impl Weight {
         let values = match (quantized(stored.format), plain(stored.format, device)) {
             (Some(kind), _) => {
                 let bytes = aligned(&stored.bytes);
-                Values::Quantized(QTensor::new(QStorage::from_data(bytes, device, kind)?, (rows, cols))?)
+                Values::Quantized(Box::new(QTensor::new(QStorage::from_data(bytes, device, kind)?, (rows, cols))?))
             }
             (None, kind) => Values::Plain(dequantized(stored, kind, device)?),
         };
@@ -54,7 +54,7 @@ impl Weight {
     /// `x [tokens, cols]` times the matrix transposed: `[tokens, rows]`.
     pub(super) fn apply(&self, x: &Array) -> Done<Array> {
         match &self.0.values {
-            Values::Quantized(weight) => x.apply_op1_no_bwd(weight),
+            Values::Quantized(weight) => x.apply_op1_no_bwd(weight.as_ref()),
             Values::Plain(weight) => product(x, weight),
         }
     }
