@@ -86,7 +86,8 @@ impl<B: Backend> Delta<B> {
     /// # Errors
     /// Where a tensor is missing or does not fit.
     pub fn load(loader: &Loader<'_, B>, index: usize) -> Result<Delta<B>> {
-        if loader.has(&format!("blk.{index}.ssm_conv1d_q.weight")) { Delta::by_key(loader, index) } else { Delta::by_head(loader, index) }
+        let by_key = ["ssm_f_a", "ssm_conv1d_q"].iter().any(|part| loader.has(&format!("blk.{index}.{part}.weight")));
+        if by_key { Delta::by_key(loader, index) } else { Delta::by_head(loader, index) }
     }
 
     /// One decay a head (Gated DeltaNet).

@@ -35,7 +35,7 @@ pub fn decays(x: &mut [f32], rate: &[f32]) {
 
 /// The scan of a state space model (Mamba-2): q, k `[tokens, key_heads, keys]`, v and out `[tokens, heads, values]`, dt and
 /// decay `[tokens, heads]`, skip `[heads]`, state `[heads, keys, values]`. For each token and head, with `d = dt·v`:
-/// [`write`], then `out = fma(skip, v, o)`.
+/// `write`, then `out = fma(skip, v, o)`.
 #[allow(clippy::too_many_arguments)]
 pub fn scan(shape: &Shape, q: &[f32], k: &[f32], v: &[f32], dt: &[f32], decay: &[f32], skip: &[f32], state: &mut [f32], out: &mut [f32]) {
     for_each_head(shape, q, k, v, state, out, |at, head, q, k, v, state, out| {
@@ -49,7 +49,7 @@ pub fn scan(shape: &Shape, q: &[f32], k: &[f32], v: &[f32], dt: &[f32], decay: &
 
 /// The gated delta rule: as [`scan`], with decay `[tokens, heads]` or `[tokens, heads, keys]` and beta `[tokens, heads]`. For
 /// each token and head: from 0, one fma chain over the keys, `p = fma(k, decay·S, p)`: what the decayed state remembers; then
-/// [`write`] with `d = beta·(v - p)`.
+/// `write` with `d = beta·(v - p)`.
 #[allow(clippy::too_many_arguments)]
 pub fn delta(shape: &Shape, q: &[f32], k: &[f32], v: &[f32], decay: &[f32], beta: &[f32], state: &mut [f32], out: &mut [f32]) {
     let per = if decay.len() == beta.len() { 1 } else { shape.keys };

@@ -115,10 +115,7 @@ impl Strip<'_> {
                     past[i - 1] = past[i];
                 }
                 past[PAST - 1] = x;
-                let y = match self.conv.activation {
-                    Activation::Silu => math::times_sigmoid(isa, sum, sum),
-                    _ => sum,
-                };
+                let y = if self.conv.activation == Activation::Silu { math::times_sigmoid(isa, sum, sum) } else { sum };
                 isa.store_some(y, row);
             }
             for i in 0..PAST {
