@@ -306,7 +306,14 @@ fn typed(tools: &[Json], tool: &str, key: &str, text: &str) -> Json {
             "True" => Json::Bool(true),
             "False" => Json::Bool(false),
             "None" => Json::Null,
-            other => serde_json::from_str(other).unwrap_or_else(|_| Json::from(text)),
+            other => serde_json::from_str(other).ok().or_else(|| literal(other)).unwrap_or_else(|| Json::from(text)),
         },
     }
+}
+
+/// A list or a dict as Python prints it, which some templates show the model.
+fn literal(text: &str) -> Option<Json> {
+    let mut reader = Reader(text);
+    let value = reader.value(0).ok().filter(|value| value.is_object() || value.is_array())?;
+    reader.0.trim().is_empty().then_some(value)
 }
