@@ -6,7 +6,7 @@
 //! ```
 //!
 //! How a model marks these spans its chat template tells: [`format`] is the table, chosen by the markers in the template's source,
-//! never by the architecture. [`stream`] walks over the text, whose pieces may end anywhere, [`body`] reads the calls. What looks
+//! never by the architecture. `stream.rs` walks over the text, whose pieces may end anywhere, `body.rs` reads the calls. What looks
 //! like a call and cannot be read is an event with its raw text: nothing that was said is lost.
 
 mod body;

@@ -342,8 +342,10 @@ fn replies_of_goldens() {
                 template.render(&Prompt { messages, turn, tools: &tools, bos: "<s>", eos: "</s>", ..Prompt::default() })
             };
             // What the prompt ends with is not the model's.
-            let opened = render(&[user.clone()], Turn::Open).unwrap_or_default();
-            let (Ok(before), Ok(after)) = (render(&[user.clone()], Turn::Closed), render(&[user, said], Turn::Closed)) else { continue };
+            let opened = render(std::slice::from_ref(&user), Turn::Open).unwrap_or_default();
+            let (Ok(before), Ok(after)) = (render(std::slice::from_ref(&user), Turn::Closed), render(&[user, said], Turn::Closed)) else {
+                continue;
+            };
             if !template.takes_tools() {
                 continue;
             }
