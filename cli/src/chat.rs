@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use hob::{Chat, EndReason, Error, Stats, Thinking};
 
 use crate::failure::{self, Failure};
-use crate::flags::{Machine, Purpose, SamplingFlags, ThinkFlags, Thoughts};
+use crate::flags::{Machine, Purpose, ThinkFlags, Thoughts};
 use crate::inspect;
 use crate::interrupt::Interrupts;
 use crate::line::{Line, Lines};
 use crate::reply::{self, Ending};
+use crate::sampling::SamplingFlags;
 use crate::terminal::{note, note_dim, printable};
 
 const AFTER: &str = "\
@@ -111,6 +112,8 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     let model = args.machine.open(&path, Purpose::Chat)?;
     args.sampling.notice(model.sampling()).iter().for_each(|notice| note_dim(notice));
     let mut chat = model.chat().sampling(args.sampling.sampling());
+    chat = args.sampling.stop.iter().fold(chat, |chat, text| chat.stop(text));
+    chat = args.sampling.ban.iter().fold(chat, |chat, text| chat.ban(text));
     if let Some(text) = args.system {
         chat = chat.system(text);
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hob::cache::KvType;
 use hob::gguf::Gguf;
-use hob::{Chat, Device, Model, Sampling, Thinking};
+use hob::{Chat, Device, Model, Thinking};
 
 use crate::failure::Failure;
 use crate::terminal::{Waiting, note_dim};
@@ -75,30 +75,6 @@ pub(crate) struct Machine {
     /// Numbers in the value cache (-ctv): f16 or f32
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub(crate) cache_type_v: KvName,
-}
-
-/// How the next token is chosen. What is not given here comes from the file, and else from hob.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Sampling")]
-pub(crate) struct SamplingFlags {
-    /// Same seed, same text [default: a new one each time]
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
-    /// 0 takes the likeliest token each time
-    #[arg(long, visible_alias = "temperature", value_name = "T", value_parser = not_negative)]
-    pub(crate) temp: Option<f32>,
-    /// Keep the K likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "K")]
-    pub(crate) top_k: Option<usize>,
-    /// Keep the likeliest tokens that together reach this probability; 1 keeps all
-    #[arg(long, value_name = "P", value_parser = probability)]
-    pub(crate) top_p: Option<f32>,
-    /// Keep tokens at least this likely against the likeliest; 0 keeps all
-    #[arg(long, value_name = "P", value_parser = probability)]
-    pub(crate) min_p: Option<f32>,
-    /// Make recent tokens less likely; 1 does nothing
-    #[arg(long, value_name = "X", value_parser = positive)]
-    pub(crate) repeat_penalty: Option<f32>,
 }
 
 /// What becomes of the model's thinking.
@@ -171,38 +147,6 @@ impl Machine {
     }
 }
 
-impl SamplingFlags {
-    /// What the flags ask for; the rest stays unset.
-    pub(crate) fn sampling(&self) -> Sampling {
-        Sampling {
-            seed: self.seed,
-            temperature: self.temp,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repeat_penalty: self.repeat_penalty,
-            ..Sampling::default()
-        }
-    }
-
-    /// What the file sets and the flags leave alone, as a sentence.
-    pub(crate) fn notice(&self, file: &Sampling) -> Option<String> {
-        fn taken<T: ToString>(name: &str, flag: Option<T>, file: Option<T>) -> Option<String> {
-            let value = if flag.is_some() { None } else { file };
-            value.map(|value| format!("{name} {}", value.to_string()))
-        }
-        let settings = [
-            taken("temperature", self.temp, file.temperature),
-            taken("top-k", self.top_k, file.top_k),
-            taken("top-p", self.top_p, file.top_p),
-            taken("min-p", self.min_p, file.min_p),
-            taken("repeat-penalty", self.repeat_penalty, file.repeat_penalty),
-        ];
-        let settings: Vec<String> = settings.into_iter().flatten().collect();
-        if settings.is_empty() { None } else { Some(format!("sampling as the file recommends: {}", settings.join(", "))) }
-    }
-}
-
 /// The type of a cache's numbers, by name.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KvName {
@@ -236,19 +180,19 @@ pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-fn number(text: &str, wanted: &str, fits: impl Fn(f32) -> bool) -> Result<f32, String> {
+pub(crate) fn number(text: &str, wanted: &str, fits: impl Fn(f32) -> bool) -> Result<f32, String> {
     text.parse().ok().filter(|x: &f32| x.is_finite() && fits(*x)).ok_or_else(|| format!("{wanted} is needed"))
 }
 
-fn not_negative(text: &str) -> Result<f32, String> {
+pub(crate) fn not_negative(text: &str) -> Result<f32, String> {
     number(text, "a number from 0", |x| x >= 0.0)
 }
 
-fn positive(text: &str) -> Result<f32, String> {
+pub(crate) fn positive(text: &str) -> Result<f32, String> {
     number(text, "a number above 0", |x| x > 0.0)
 }
 
-fn probability(text: &str) -> Result<f32, String> {
+pub(crate) fn probability(text: &str) -> Result<f32, String> {
     number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
 }
 
@@ -277,15 +221,6 @@ mod tests {
         let line = ["hob", "logits", "-ub", "7", "-ctk", "f32", "-u", "--", "-ub"].map(Into::into);
         let want = ["hob", "logits", "--micro-batch", "7", "--cache-type-k", "f32", "-u", "--", "-ub"];
         assert_eq!(spelled_out(line.into_iter()), want.map(std::ffi::OsString::from));
-    }
-
-    #[test]
-    fn what_the_file_sets_is_said_unless_a_flag_overrides_it() {
-        let flags = |temp| SamplingFlags { seed: None, temp, top_k: None, top_p: None, min_p: None, repeat_penalty: None };
-        let file = Sampling::default().temperature(0.6).top_k(20);
-        assert_eq!(flags(None).notice(&file).as_deref(), Some("sampling as the file recommends: temperature 0.6, top-k 20"));
-        assert_eq!(flags(Some(0.0)).notice(&file).as_deref(), Some("sampling as the file recommends: top-k 20"));
-        assert_eq!(flags(None).notice(&Sampling::default()), None);
     }
 
     #[test]

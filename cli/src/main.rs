@@ -16,6 +16,7 @@ mod quantize;
 mod reply;
 mod report;
 mod run;
+mod sampling;
 mod table;
 mod template;
 mod terminal;

@@ -109,6 +109,6 @@ fn end_line(last: Option<char>, out: &mut dyn Write) -> std::io::Result<()> {
 pub(crate) fn remark(end: Option<EndReason>) -> Option<&'static str> {
     match end {
         Some(EndReason::ContextFull) => Some("the context is full; -c N makes room for more"),
-        Some(EndReason::MaxTokens | EndReason::EndOfTurn | EndReason::Cancelled) | None => None,
+        Some(EndReason::MaxTokens | EndReason::EndOfTurn | EndReason::StopString | EndReason::Cancelled) | None => None,
     }
 }

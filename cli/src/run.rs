@@ -8,12 +8,13 @@ use std::path::PathBuf;
 
 use hob::gguf::Gguf;
 use hob::tokenizer::{Ends, Special, Token};
-use hob::{Generator, Model, Sampler, Stats};
+use hob::{Model, Sampler, Stats};
 
 use crate::failure::Failure;
-use crate::flags::{Machine, Purpose, SamplingFlags, Text, ThinkFlags};
+use crate::flags::{Machine, Purpose, Text, ThinkFlags};
 use crate::interrupt::Interrupts;
 use crate::reply::{self, Ending};
+use crate::sampling::SamplingFlags;
 use crate::terminal::{Waiting, note, note_dim};
 
 const AFTER: &str = "\
@@ -121,6 +122,8 @@ type Done = (Ending, Stats, Option<hob::EndReason>);
 /// The prompt as the first message of a chat.
 fn turn(args: &Args, model: &Model, text: &str, interrupts: &Interrupts, out: &mut dyn Write) -> Result<Done, Failure> {
     let mut chat = model.chat().sampling(args.sampling.sampling());
+    chat = args.sampling.stop.iter().fold(chat, |chat, text| chat.stop(text));
+    chat = args.sampling.ban.iter().fold(chat, |chat, text| chat.ban(text));
     if let Some(system) = &args.system {
         chat = chat.system(system);
     }
@@ -151,36 +154,17 @@ fn continuation(args: &Args, model: &Model, tokens: &[Token], interrupts: &Inter
     if args.ignore_eos {
         generator = generator.ignore_end();
     }
-    let ending = if args.ids {
+    generator = args.sampling.stop.iter().fold(generator, |generator, text| generator.stop(text));
+    generator = args.sampling.ban.iter().fold(generator, |generator, text| generator.ban(text));
+    if args.ids {
         let mut first = true;
         let mut pieces =
             generator.by_ref().map(|token| token.map(|id| if std::mem::take(&mut first) { id.to_string() } else { format!(",{id}") }));
-        reply::show(&mut pieces, &guard, out)?
+        let ending = reply::show(&mut pieces, &guard, out)?;
+        Ok((ending, generator.stats(), generator.end()))
     } else {
-        reply::show(&mut Pieces { generator: &mut generator, text: model.tokenizer().stream().continuing(), over: false }, &guard, out)?
-    };
-    Ok((ending, generator.stats(), generator.end()))
-}
-
-/// The text of a generator's tokens, whole characters at a time.
-struct Pieces<'a, 'g> {
-    generator: &'a mut Generator<'g>,
-    text: hob::tokenizer::Detokenizer,
-    over: bool,
-}
-
-impl Iterator for Pieces<'_, '_> {
-    type Item = hob::Result<String>;
-
-    fn next(&mut self) -> Option<hob::Result<String>> {
-        match self.generator.next() {
-            Some(Ok(token)) => Some(Ok(self.text.push(token))),
-            Some(Err(error)) => Some(Err(error)),
-            None if self.over => None,
-            None => {
-                self.over = true;
-                Some(Ok(self.text.finish()))
-            }
-        }
+        let mut pieces = generator.text();
+        let ending = reply::show(&mut pieces, &guard, out)?;
+        Ok((ending, pieces.stats(), pieces.end()))
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Fault, Result};
 use crate::generate::{Canceller, Course, EndReason, Session, Stats};
 use crate::model::Model;
 use crate::reply::{Event, Format, Offered, Stream};
-use crate::sampler::{Sampler, Sampling};
+use crate::sampler::{Logprobs, Sampler, Sampling};
 use crate::template::{Message, Role, Thinking, ToolCall};
 use crate::tokenizer::{Detokenizer, Token};
 use serde_json::{Map, Value as Json};
@@ -37,6 +37,10 @@ pub struct Chat {
     model: Model,
     sampling: Sampling,
     max_tokens: usize,
+    stops: Vec<String>,
+    bans: Vec<String>,
+    /// How many of the likeliest tokens are asked for.
+    top: Option<usize>,
     messages: Vec<Message>,
     variables: Map<String, Json>,
     thinking: Thinking,
@@ -58,6 +62,9 @@ impl Chat {
             model: model.clone(),
             sampling: Sampling::default(),
             max_tokens: usize::MAX,
+            stops: Vec::new(),
+            bans: Vec::new(),
+            top: None,
             messages: Vec::new(),
             variables: Map::new(),
             thinking: Thinking::Auto,
@@ -85,6 +92,24 @@ impl Chat {
     /// Ends every reply after `n` tokens.
     pub fn max_tokens(mut self, n: usize) -> Chat {
         self.max_tokens = n;
+        self
+    }
+
+    /// Ends every reply where it says `text`, which is cut off.
+    pub fn stop(mut self, text: impl Into<String>) -> Chat {
+        self.stops.push(text.into());
+        self
+    }
+
+    /// No reply says `text`: what begins it is taken back and something else said.
+    pub fn ban(mut self, text: impl Into<String>) -> Chat {
+        self.bans.push(text.into());
+        self
+    }
+
+    /// Asks for the log-probability of every token of a reply, and of the `top` likeliest in its place: [`Reply::logprobs`].
+    pub fn logprobs(mut self, top: usize) -> Chat {
+        self.top = Some(top);
         self
     }
 
@@ -170,6 +195,7 @@ impl Chat {
     /// # Errors
     /// As [`say`](Chat::say).
     pub fn respond(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<Reply<'_>> {
+        let course = self.course()?;
         let begun = self.messages.len();
         self.messages.extend(messages);
         self.session.iter_mut().for_each(Session::reset_stats);
@@ -177,8 +203,7 @@ impl Chat {
             Ok((unread, stream)) => {
                 self.canceller.clear();
                 Ok(Reply {
-                    course: Course::new(self.max_tokens),
-                    detokenizer: self.detokenizer(&Format::of(self.model.template().source())),
+                    course,
                     chat: self,
                     unread,
                     stream,
@@ -198,8 +223,17 @@ impl Chat {
         }
     }
 
+    /// The course of a reply.
+    fn course(&mut self) -> Result<Course> {
+        let text = self.detokenizer();
+        let course = Course::new(self.max_tokens).of_text(text, &self.stops, &self.bans, self.top);
+        course.check()?;
+        Ok(course)
+    }
+
     /// A detokenizer that lets through what marks the parts of a reply.
-    fn detokenizer(&mut self, format: &Format) -> Detokenizer {
+    fn detokenizer(&mut self) -> Detokenizer {
+        let format = Format::of(self.model.template().source());
         let tokenizer = self.model.tokenizer();
         let marks = self.marks.get_or_insert_with(|| {
             let known = |id: &Token| tokenizer.token_text(*id).is_some_and(|text| !text.is_empty() && format.knows(text));
@@ -223,7 +257,9 @@ impl Chat {
             return Err(Error::Input(fault.found(prompt.len()).help(help)));
         }
         if self.sampler.is_none() {
-            self.sampler = Some(Sampler::new(&self.sampling.over(self.model.sampling()))?);
+            let mut sampler = Sampler::new(&self.sampling.over(self.model.sampling()))?;
+            sampler.vocabulary(self.model.tokenizer());
+            self.sampler = Some(sampler);
         }
         let session = match &mut self.session {
             Some(session) => session,
@@ -265,7 +301,6 @@ struct Turn {
 pub struct Reply<'a> {
     chat: &'a mut Chat,
     unread: Vec<Token>,
-    detokenizer: Detokenizer,
     stream: Stream,
     ready: VecDeque<Event>,
     turn: Turn,
@@ -294,7 +329,12 @@ impl Reply<'_> {
 
     /// Why it ended; `None` while it has not, or where it ended with an error.
     pub fn end(&self) -> Option<EndReason> {
-        self.course.end
+        self.course.end()
+    }
+
+    /// The log-probabilities of the tokens so far, where [`Chat::logprobs`] asked for them.
+    pub fn logprobs(&self) -> &[Logprobs] {
+        self.course.logprobs()
     }
 
     /// What has been said so far.
@@ -371,17 +411,13 @@ impl Reply<'_> {
                     session.tokens().iter().for_each(|token| sampler.accept(*token));
                 }
                 Err(Error::Cancelled) => {
-                    self.course.end = Some(EndReason::Cancelled);
+                    self.course.finish(EndReason::Cancelled);
                     return None;
                 }
                 Err(error) => return Some(Err(error)),
             }
         }
-        match session.advance(sampler, &mut self.course) {
-            Some(Ok(token)) => Some(Ok(self.detokenizer.push(token))),
-            Some(Err(error)) => Some(Err(error)),
-            None => None,
-        }
+        session.advance_text(sampler, &mut self.course)
     }
 
     fn hear(&mut self, piece: &str) {
@@ -422,7 +458,7 @@ impl Reply<'_> {
 
     /// No more comes: what is held back is decided.
     fn flush(&mut self) {
-        let rest = self.detokenizer.finish();
+        let rest = self.course.rest();
         self.stream.push(&rest);
         self.stream.finish();
         self.take();
@@ -431,10 +467,10 @@ impl Reply<'_> {
     /// The model has ended its turn, or was ended. Where it called tools that are run here, they are, and it goes on.
     fn over(&mut self) {
         self.flush();
-        let runs = self.course.end == Some(EndReason::EndOfTurn) && self.rounds < MOST_ROUNDS && self.chat.runs(&self.turn.calls);
+        let runs = self.course.end() == Some(EndReason::EndOfTurn) && self.rounds < MOST_ROUNDS && self.chat.runs(&self.turn.calls);
         if !runs {
             self.settle();
-            self.ready.extend(self.course.end.map(Event::End));
+            self.ready.extend(self.course.end().map(Event::End));
             return;
         }
         let turn = std::mem::take(&mut self.turn);
@@ -444,10 +480,9 @@ impl Reply<'_> {
             self.ready.push_back(result);
         }
         self.rounds += 1;
-        match self.chat.begin() {
-            Ok((unread, stream)) => {
-                (self.unread, self.stream, self.stage) = (unread, stream, Stage::Prompt);
-                self.course = Course::new(self.chat.max_tokens);
+        match self.chat.begin().and_then(|begun| Ok((begun, self.chat.course()?))) {
+            Ok(((unread, stream), course)) => {
+                (self.unread, self.stream, self.course, self.stage) = (unread, stream, course, Stage::Prompt);
             }
             Err(error) => self.fail(error),
         }
@@ -467,7 +502,8 @@ impl Reply<'_> {
         self.stage = Stage::Settled;
         let turn = &self.turn;
         let silent = turn.said.is_empty() && turn.thought.is_empty() && turn.calls.is_empty();
-        if silent && self.course.end != Some(EndReason::EndOfTurn) && self.said.is_empty() {
+        let ended = matches!(self.course.end(), Some(EndReason::EndOfTurn | EndReason::StopString));
+        if silent && !ended && self.said.is_empty() {
             self.chat.messages.truncate(self.begun);
             return;
         }

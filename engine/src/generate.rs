@@ -14,11 +14,19 @@ use crate::batch::{Entry, Logits};
 use crate::cache::{Cache, Checkpoint};
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
-use crate::sampler::Sampler;
+use crate::sampler::{Sampler, logprobs};
 pub use crate::stats::Stats;
 use crate::tokenizer::Token;
+pub(crate) use course::Course;
+use course::{Ends, Said};
+pub use iterate::{Generator, Pieces};
 use std::fmt;
 use std::time::Instant;
+use watch::Verdict;
+
+mod course;
+mod iterate;
+mod watch;
 
 /// Logits held at once while every position's are asked for, in bytes.
 const LOGITS_AT_ONCE: usize = 32 << 20;
@@ -39,6 +47,8 @@ pub enum EndReason {
     ContextFull,
     /// A canceller stopped it.
     Cancelled,
+    /// A stop string came.
+    StopString,
 }
 
 impl fmt::Display for EndReason {
@@ -48,6 +58,7 @@ impl fmt::Display for EndReason {
             EndReason::MaxTokens => "token limit reached",
             EndReason::ContextFull => "context full",
             EndReason::Cancelled => "cancelled",
+            EndReason::StopString => "stop string",
         })
     }
 }
@@ -186,6 +197,7 @@ impl Session {
         self.stats.prompt_time += start.elapsed();
         self.stats.prompt_tokens += self.cache.len().saturating_sub(computed);
         if let Err(error) = &done {
+            self.logits.clear();
             self.tokens.truncate(before.max(self.cache.len()));
             self.noticed(error);
         }
@@ -263,11 +275,12 @@ impl Session {
         if len >= self.tokens.len() {
             return Ok(());
         }
+        // Where no more is cut off than has not been computed yet, the logits are those after the last token again.
         if len < self.cache.len() {
             self.cut(len)?;
+            self.logits.clear();
         }
         self.tokens.truncate(len);
-        self.logits.clear();
         Ok(())
     }
 
@@ -328,51 +341,101 @@ impl Session {
     /// Continues the tokens so far: an iterator over new ones. Every token it gives is part of the session. The sampler
     /// counts the tokens so far as said.
     pub fn generate(&mut self, mut sampler: Sampler) -> Generator<'_> {
+        sampler.vocabulary(self.model.tokenizer());
         self.tokens.iter().for_each(|token| sampler.accept(*token));
         Generator { session: self, sampler, course: Course::new(usize::MAX) }
     }
 
     /// The next token of a generation, which becomes part of the session; `None` when it has ended.
-    pub(crate) fn advance(&mut self, sampler: &mut Sampler, course: &mut Course) -> Option<Result<Token>> {
-        if course.over || course.end.is_some() {
-            return None;
-        }
-        if course.left == 0 {
-            course.end = Some(EndReason::MaxTokens);
-            return None;
-        }
-        if self.tokens.len() >= self.capacity() {
-            course.end = Some(EndReason::ContextFull);
-            return None;
-        }
-        let start = Instant::now();
-        let token = self.next_token(sampler);
-        self.stats.generate_time += start.elapsed();
-        match token {
-            Ok(token) if course.ends == Ends::Stop && self.model.tokenizer().is_end(token) => {
-                course.end = Some(EndReason::EndOfTurn);
-                None
+    fn advance(&mut self, sampler: &mut Sampler, course: &mut Course) -> Option<Result<Token>> {
+        loop {
+            if let Some(said) = course.ready.pop_front() {
+                course.logprobs.clear();
+                course.logprobs.extend(said.logprobs);
+                return Some(Ok(said.token));
             }
-            Ok(token) => {
-                course.left -= 1;
-                sampler.accept(token);
-                self.tokens.push(token);
-                self.stats.generated_tokens += 1;
-                Some(Ok(token))
+            if course.is_over() {
+                return None;
             }
-            Err(Error::Cancelled) => {
-                self.stop.clear();
-                course.end = Some(EndReason::Cancelled);
-                None
-            }
-            Err(error) => {
-                course.over = true;
-                Some(Err(error))
+            if let Err(error) = self.turn(sampler, course) {
+                return Some(Err(error));
             }
         }
     }
 
-    fn next_token(&mut self, sampler: &mut Sampler) -> Result<Token> {
+    /// The next piece of a generation's text; `None` when it has ended.
+    pub(crate) fn advance_text(&mut self, sampler: &mut Sampler, course: &mut Course) -> Option<Result<String>> {
+        loop {
+            course.logprobs.extend(course.ready.drain(..).filter_map(|said| said.logprobs));
+            if !course.piece.is_empty() {
+                return Some(Ok(std::mem::take(&mut course.piece)));
+            }
+            if course.is_over() {
+                return None;
+            }
+            if let Err(error) = self.turn(sampler, course) {
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// Takes a generation one token further, or to its end.
+    fn turn(&mut self, sampler: &mut Sampler, course: &mut Course) -> Result<()> {
+        if course.left == 0 {
+            course.finish(EndReason::MaxTokens);
+            return Ok(());
+        }
+        if self.tokens.len() >= self.capacity() {
+            course.finish(EndReason::ContextFull);
+            return Ok(());
+        }
+        let start = Instant::now();
+        let done = course.check().and_then(|()| self.next_token(sampler, course)).and_then(|token| self.add(token, sampler, course));
+        self.stats.generate_time += start.elapsed();
+        match done {
+            Err(Error::Cancelled) => {
+                self.stop.clear();
+                course.finish(EndReason::Cancelled);
+                Ok(())
+            }
+            Err(error) => {
+                course.over = true;
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Makes a token that was sampled part of the session, unless it ends the generation, now or together with those before.
+    fn add(&mut self, token: Token, sampler: &mut Sampler, course: &mut Course) -> Result<()> {
+        if course.ends == Ends::Stop && self.model.tokenizer().is_end(token) {
+            course.finish(EndReason::EndOfTurn);
+            return Ok(());
+        }
+        let logprobs = course.top.map(|top| logprobs(&self.logits, token, top)).transpose()?;
+        let learnt = sampler.learnt();
+        sampler.accept(token);
+        self.tokens.push(token);
+        self.stats.generated_tokens += 1;
+        course.left -= 1;
+        match course.hear(self.model.tokenizer(), Said { token, logprobs }, learnt, self.tokens.len()) {
+            Verdict::GoOn => Ok(()),
+            Verdict::Stop(cut) => self.truncate(self.tokens.len() - cut),
+            Verdict::Banned(back, token, learnt) => {
+                let position = self.tokens.len() - back;
+                self.truncate(position)?;
+                sampler.forget();
+                self.tokens.iter().for_each(|token| sampler.accept(*token));
+                sampler.relearn(learnt);
+                course.watch.forbid(position, token);
+                course.left += back;
+                self.stats.generated_tokens -= back;
+                Ok(())
+            }
+        }
+    }
+
+    fn next_token(&mut self, sampler: &mut Sampler, course: &Course) -> Result<Token> {
         if self.stop.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -391,75 +454,10 @@ impl Session {
         }
         self.scratch.clear();
         self.scratch.extend_from_slice(&self.logits);
+        for token in course.watch.forbidden(self.tokens.len()) {
+            self.scratch[token as usize] = f32::NEG_INFINITY;
+        }
         sampler.sample(&mut self.scratch)
-    }
-}
-
-/// What becomes of end-of-generation tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ends {
-    Stop,
-    Ignore,
-}
-
-/// The course of a generation: how far it may go, and how it ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Course {
-    ends: Ends,
-    left: usize,
-    pub(crate) end: Option<EndReason>,
-    /// An error was handed out.
-    over: bool,
-}
-
-impl Course {
-    pub(crate) fn new(max_tokens: usize) -> Course {
-        Course { ends: Ends::Stop, left: max_tokens, end: None, over: false }
-    }
-}
-
-/// Tokens, one after another, until the model ends its turn, a limit is reached or a canceller stops it; then
-/// [`end`](Generator::end) says which. The token that ends a turn is not given, and is not part of the session.
-pub struct Generator<'a> {
-    session: &'a mut Session,
-    sampler: Sampler,
-    course: Course,
-}
-
-impl Generator<'_> {
-    /// Ends after `n` tokens.
-    pub fn max_tokens(mut self, n: usize) -> Self {
-        self.course.left = n;
-        self
-    }
-
-    /// Goes on after end-of-generation tokens, which are then given like any other.
-    pub fn ignore_end(mut self) -> Self {
-        self.course.ends = Ends::Ignore;
-        self
-    }
-
-    /// Why it ended; `None` while it has not, or where it ended with an error.
-    pub fn end(&self) -> Option<EndReason> {
-        self.course.end
-    }
-
-    /// What stops it from another thread.
-    pub fn canceller(&self) -> Canceller {
-        self.session.canceller()
-    }
-
-    /// What has been computed so far.
-    pub fn stats(&self) -> Stats {
-        self.session.stats()
-    }
-}
-
-impl Iterator for Generator<'_> {
-    type Item = Result<Token>;
-
-    fn next(&mut self) -> Option<Result<Token>> {
-        self.session.advance(&mut self.sampler, &mut self.course)
     }
 }
 

@@ -31,6 +31,7 @@
 //! * A [`Session`] is one level down: tokens in ([`feed`](Session::feed)), tokens out ([`generate`](Session::generate)), logits to look at.
 //! * [`Sampling`] says how tokens are chosen, a [`Sampler`] does it. The same seed gives the same text on every machine, with any
 //!   number of threads: on the CPU, logits are the same to the last bit.
+//!   Stop strings and banned strings are the generation's: [`Generator::stop`], [`Generator::ban`], [`Chat::stop`], [`Chat::ban`].
 //! * [`gguf`], [`tokenizer`], [`template`] and [`decoder`] stand on their own, for tools.
 //!
 //! ```
@@ -79,11 +80,11 @@ pub mod weights;
 pub use chat::{Chat, Reply};
 pub use device::Device;
 pub use error::{Error, Fault, Result};
-pub use generate::{Canceller, EndReason, Generator, Session, Stats};
+pub use generate::{Canceller, EndReason, Generator, Pieces, Session, Stats};
 pub use hob_kernels::{Format, Level};
 pub use model::{Model, ModelOptions, default_threads};
 pub use reply::Event;
-pub use sampler::{Sampler, Sampling};
+pub use sampler::{Logprobs, Mirostat, Sampler, Sampling, Step};
 pub use template::{ChatTemplate, Effort, Message, Role, Thinking, ToolCall};
 pub use tokenizer::Token;
 

@@ -120,6 +120,19 @@ fn a_full_context_and_a_limit_end_a_reply() {
 }
 
 #[test]
+fn a_stop_string_is_cut_off_a_reply() {
+    let (chat, _) = chat(256, "Hi there");
+    let mut chat = chat.stop("the").logprobs(0);
+    let mut reply = chat.say("Hello").unwrap();
+    let pieces: Vec<String> = reply.by_ref().map(Result::unwrap).collect();
+    assert_eq!((pieces.concat().as_str(), reply.end()), ("Hi ", Some(EndReason::StopString)));
+    assert!(!reply.logprobs().is_empty() && reply.logprobs().iter().all(|l| l.logprob <= 0.0));
+    drop(reply);
+    assert_eq!(chat.messages()[1].content, "Hi ");
+    assert!(matches!(chat.stop("").say("Again"), Err(Error::Input(_))));
+}
+
+#[test]
 fn a_template_that_refuses_leaves_the_conversation_alone() {
     let source = "{% if messages[-1].content == 'bad' %}{{ raise_exception('not that') }}{% endif %}{{ messages[-1].content }}";
     let (model, _) = fake::model(&Model::options().context(64).chat_template(source), "ok", Duration::ZERO);

@@ -172,6 +172,41 @@ fn a_cancel_ends_one_piece_of_work_soon() {
 }
 
 #[test]
+fn a_stop_string_ends_a_generation_before_it() {
+    let (model, _) = model(&options(), "abcdef", Duration::ZERO);
+    let tokens = |text: &str| model.tokenizer().encode(text, crate::tokenizer::Special::Literal).unwrap();
+    let mut session = model.session().unwrap();
+    session.feed(&[1, 2]).unwrap();
+    let mut generator = session.generate(greedy()).stop("cde").logprobs(1);
+    let got: Vec<Token> = generator.by_ref().map(Result::unwrap).collect();
+    assert_eq!((got, generator.end()), (tokens("ab"), Some(EndReason::StopString)));
+    let last = generator.last_logprobs().unwrap();
+    assert_eq!((last.token, last.top.len(), last.top[0].0), (tokens("b")[0], 1, tokens("b")[0]));
+    assert_eq!(session.len(), 4);
+    let mut session = model.session().unwrap();
+    session.feed(&[1]).unwrap();
+    assert!(matches!(session.generate(greedy()).stop("").next(), Some(Err(Error::Input(_)))));
+}
+
+#[test]
+fn a_banned_string_is_taken_back_to_the_token_that_began_it() {
+    // What is banned, what is said instead: the decoder goes on with what it says next whatever it has heard.
+    for (ban, want) in [("cd", "abef"), ("e", "abcdf"), ("zz", "abcdef"), ("f", "abcde")] {
+        let (model, _) = model(&options(), "abcdef", Duration::ZERO);
+        let mut session = model.session().unwrap();
+        session.feed(&[1, 2]).unwrap();
+        let mut pieces = session.generate(greedy()).ban(ban).text();
+        let text: String = pieces.by_ref().map(Result::unwrap).collect();
+        assert_eq!(
+            (text.replace(|c: char| !c.is_ascii_lowercase(), "").as_str(), pieces.end()),
+            (want, Some(EndReason::EndOfTurn)),
+            "{ban}"
+        );
+        assert_eq!(session.stats().generated_tokens, session.len() - 2);
+    }
+}
+
+#[test]
 fn models_are_shared_and_sessions_move() {
     fn shared<T: Send + Sync + Clone>() {}
     fn moves<T: Send>() {}

@@ -1,6 +1,9 @@
 //! What each step keeps, what a seed gives on every machine, and what is refused.
 
+use super::candidates::exp;
 use super::*;
+use crate::gguf::Metadata;
+use crate::tokenizer::{Special, TokenizerOptions};
 
 fn sample(sampling: Sampling, logits: &[f32], times: usize) -> Vec<Token> {
     let mut sampler = Sampler::new(&sampling).unwrap();
@@ -79,7 +82,7 @@ fn a_large_vocabulary_is_cut_as_a_sorted_one_would_be() {
         let mut sampler = Sampler::new(&open().top_k(k).top_p(p)).unwrap();
         let mut copy = logits.clone();
         sampler.sample(&mut copy).unwrap();
-        let kept: Vec<Token> = sampler.candidates.iter().map(|c| c.token).collect();
+        let kept: Vec<Token> = sampler.buffers.list.iter().map(|c| c.token).collect();
         assert_eq!(kept, order[..kept.len()], "top_k {k} top_p {p}");
         assert!(k == 0 || kept.len() == k);
     }
@@ -122,6 +125,190 @@ fn the_caller_overrides_the_file() {
     assert_eq!(read, Sampling { repeat_last_n: Some(usize::MAX), ..file.clone() });
     let both = Sampling::new(7).temperature(0.2).over(&file);
     assert_eq!((both.temperature, both.top_k, both.top_p, both.seed), (Some(0.2), Some(20), None, Some(7)));
+}
+
+/// Probabilities 0.4, 0.3, 0.2, 0.1 at ids 2, 0, 3, 1.
+fn four() -> [f32; 4] {
+    [0.3f32, 0.1, 0.4, 0.2].map(libm::logf)
+}
+
+/// What is left when the token is chosen, ascending by id.
+fn left(sampler: &mut Sampler, logits: &[f32]) -> Vec<(Token, f32)> {
+    sampler.sample(&mut logits.to_vec()).unwrap();
+    let mut left: Vec<_> = sampler.buffers.list.iter().map(|c| (c.token, c.logit)).collect();
+    left.sort_by_key(|(token, _)| *token);
+    left
+}
+
+fn tokens_left(sampling: Sampling, logits: &[f32]) -> Vec<Token> {
+    left(&mut Sampler::new(&sampling).unwrap(), logits).iter().map(|(token, _)| *token).collect()
+}
+
+fn near(got: f64, want: f64) -> bool {
+    (got - want).abs() < 2e-5
+}
+
+#[test]
+fn the_rarer_cuts_keep_what_their_formulas_say() {
+    let ninf = f32::NEG_INFINITY;
+    // Logits 0 1 2 3: mean 1.5, deviation 1.118.
+    let sigma: [(f32, &[f32], &[Token]); 4] = [
+        (1.0, &[0.0, 1.0, 2.0, 3.0], &[2, 3]),
+        (2.0, &[0.0, 1.0, 2.0, 3.0], &[1, 2, 3]),
+        (1.0, &[ninf, 0.0, 2.0], &[2]),
+        (2.0, &[ninf, 0.0, 2.0], &[1, 2]),
+    ];
+    for (n, logits, want) in sigma {
+        assert_eq!(tokens_left(open().top_n_sigma(n), logits), want, "top_n_sigma {n}");
+    }
+    // The entropy is 1.2799: the distances are 0.0759, 0.3296, 0.3636, 1.0227 for 0.3, 0.2, 0.4, 0.1.
+    let cases: [(Sampling, &[Token]); 9] = [
+        (open().typical_p(0.25), &[0]),
+        (open().typical_p(0.45), &[0, 3]),
+        (open().typical_p(0.6), &[0, 2, 3]),
+        (open().typical_p(0.95), &[0, 1, 2, 3]),
+        (open().xtc_probability(1.0).xtc_threshold(0.25), &[0, 1, 3]),
+        (open().xtc_probability(1.0).xtc_threshold(0.15), &[1, 3]),
+        (open().xtc_probability(1.0).xtc_threshold(0.35), &[0, 1, 2, 3]),
+        (open().xtc_probability(1.0).xtc_threshold(0.6), &[0, 1, 2, 3]),
+        // A greedy choice is of what XTC leaves.
+        (open().xtc_probability(1.0).xtc_threshold(0.25).temperature(0.0), &[0]),
+    ];
+    for (sampling, want) in cases {
+        assert_eq!(tokens_left(sampling.clone(), &four()), want, "{sampling:?}");
+    }
+    let sampler = Sampler::new(&open().xtc_probability(0.25).xtc_threshold(0.25)).unwrap();
+    let spared = (0..4000).scan(sampler, |s, _| Some(left(s, &four()).len() == 4)).filter(|all| *all).count();
+    assert!((2850..3150).contains(&spared), "{spared}");
+}
+
+#[test]
+fn the_order_is_the_callers() {
+    use Step::*;
+    let cut = open().temperature(2.0).top_p(0.65);
+    assert_eq!(tokens_left(cut.clone(), &four()), [0, 2]);
+    // At temperature 2 the probabilities are 0.325, 0.282, 0.230, 0.163.
+    assert_eq!(tokens_left(cut.clone().steps(vec![Temperature, TopP]), &four()), [0, 2, 3]);
+    assert_eq!(tokens_left(cut.steps(vec![Temperature]), &four()), [0, 1, 2, 3]);
+    // The most probable goes first, then of three two are kept.
+    let custom = open().top_k(2).custom(|c| c.retain(|c| c.token != 2));
+    assert_eq!(tokens_left(custom.clone(), &four()), [0, 3]);
+    assert_eq!(tokens_left(custom.steps(vec![TopK, Custom]), &four()), [0]);
+    assert_eq!(Sampler::new(&Sampling::new(1)).unwrap().steps(), [TopK, TopP, MinP, Temperature]);
+    assert_eq!(Sampler::new(&Sampling::greedy()).unwrap().steps(), [Temperature]);
+    assert_eq!("top-k".parse::<Step>().unwrap(), TopK);
+    assert!("adaptive_p".parse::<Step>().unwrap_err().to_string().contains("target"));
+    for broken in [open().custom(Vec::clear), open().custom(|c| c[0].logit = f32::NAN), open().custom(|c| c[0].token = 9)] {
+        assert!(matches!(Sampler::new(&broken).unwrap().sample(&mut four()), Err(Error::Input(_))));
+    }
+}
+
+#[test]
+fn dynatemp_goes_with_the_entropy() {
+    // Of 0.5, 0.25, 0.25 the entropy is 0.94639 of the most that three can have.
+    let logits = [0.5f32, 0.25, 0.25].map(libm::logf);
+    for (t, range, exponent, want) in [(1.0, 0.5, 1.0, -0.479_226), (1.0, 0.5, 2.0, -0.496_646), (0.25, 0.5, 1.0, -0.976_546)] {
+        let sampling = open().temperature(t).dynatemp_range(range).dynatemp_exponent(exponent);
+        let got = left(&mut Sampler::new(&sampling).unwrap(), &logits);
+        assert!(got[0].1 == 0.0 && near(f64::from(got[1].1), want) && got[1].1 == got[2].1, "{got:?}, not {want}");
+    }
+}
+
+#[test]
+fn mirostat_holds_the_surprise() {
+    // Surprises in bits: 1.32, 1.74, 2.32, 3.32. A target of 1 begins with a bound of 2; of the two left the surprises are 0.807, 1.222.
+    let mut sampler = Sampler::new(&open().mirostat(Mirostat::V2).mirostat_tau(1.0).mirostat_eta(0.5)).unwrap();
+    let token = sampler.sample(&mut four()).unwrap();
+    assert_eq!(sampler.buffers.list.len(), 2);
+    sampler.accept(9);
+    assert_eq!(sampler.learnt().mu, 2.0, "what was not said teaches nothing");
+    let want = |token| if token == 2 { 2.096_323 } else { 1.888_804 };
+    sampler.pending = None;
+    let again = sampler.sample(&mut four()).unwrap();
+    sampler.accept(again);
+    assert!([0, 2].contains(&token) && near(sampler.learnt().mu, want(again)), "{:?}", sampler.learnt());
+    // A bound below every surprise leaves the best alone.
+    let mut sampler = Sampler::new(&open().mirostat(Mirostat::V2).mirostat_tau(0.5).mirostat_eta(0.5)).unwrap();
+    assert_eq!(left(&mut sampler, &four()).len(), 1);
+    sampler.accept(2);
+    assert!(near(sampler.learnt().mu, 1.25));
+    // Zipf's law with exponent 2 over 4 tokens: k = sqrt(2^(2τ) / 0.75).
+    let zipf = [1.0f32, 1.0 / 4.0, 1.0 / 9.0, 1.0 / 16.0].map(libm::logf);
+    for (tau, k) in [(1.0, 2), (1.5, 3), (0.25, 1)] {
+        let mut sampler = Sampler::new(&open().mirostat(Mirostat::V1).mirostat_tau(tau)).unwrap();
+        assert_eq!(left(&mut sampler, &zipf).len(), k, "τ {tau}");
+    }
+    assert!(matches!(Sampler::new(&open().mirostat(Mirostat::V1).adaptive_target(0.5)), Err(Error::Input(_))));
+}
+
+#[test]
+fn adaptive_p_chooses_near_its_target_and_corrects_itself() {
+    let mut sampler = Sampler::new(&open().adaptive_target(0.3).adaptive_decay(0.5)).unwrap();
+    let got = left(&mut sampler, &four());
+    for ((_, got), want) in got.iter().zip([5.0, 2.333_333, 4.166_667, 4.166_667]) {
+        assert!(near(f64::from(*got), want), "{got}, not {want}");
+    }
+    let (token, _) = sampler.pending.unwrap();
+    sampler.accept(token);
+    let p = f64::from(exp(four()[token as usize]));
+    assert!(near(sampler.learnt().sum, p + 0.3) && near(sampler.learnt().weight, 2.0));
+}
+
+#[test]
+fn dry_makes_repetitions_dear_up_to_a_breaker() {
+    let gguf = crate::gguf::Gguf::from_static(crate::fake::TINY).unwrap();
+    let tokenizer = Tokenizer::from_gguf(gguf.metadata(), &TokenizerOptions::default()).unwrap();
+    let tokens = |text: &str| tokenizer.encode(text, Special::Literal).unwrap();
+    let x = tokens("X")[0];
+    // What was said, the breakers, what is taken from X.
+    let cases: [(&str, &[&str], f32); 8] = [
+        ("abcXabc", &[], 2.0),
+        ("abXab", &[], 1.0),
+        ("bXb", &[], 0.0),
+        ("abcXabc", &["b"], 0.0),
+        ("abcXabc", &["bc"], 0.0),
+        ("abcXabc", &["aX", ":"], 2.0),
+        ("abcXabc", &["X"], 0.0),
+        ("zbcXabcXbc", &[], 1.0),
+    ];
+    for (said, breakers, want) in cases {
+        let breakers = breakers.iter().map(|b| (*b).to_owned()).collect();
+        let sampling = Sampling::greedy().dry_multiplier(1.0).dry_base(2.0).dry_sequence_breakers(breakers);
+        let mut sampler = Sampler::new(&sampling).unwrap();
+        sampler.vocabulary(&tokenizer);
+        tokens(said).into_iter().for_each(|token| sampler.accept(token));
+        let mut logits = vec![0.0; tokenizer.vocab_size()];
+        sampler.sample(&mut logits).unwrap();
+        assert_eq!(logits[x as usize], -want, "{said}");
+        assert_eq!(logits.iter().filter(|l| **l != 0.0).count(), usize::from(want > 0.0), "{said}");
+        sampler.forget();
+        logits.fill(0.0);
+        sampler.sample(&mut logits).unwrap();
+        assert!(logits.iter().all(|l| *l == 0.0));
+    }
+    let error = Sampler::new(&Sampling::greedy().dry_multiplier(1.0)).unwrap().sample(&mut [1.0]).unwrap_err();
+    assert!(error.to_string().contains("Sampler::vocabulary"), "{error}");
+}
+
+#[test]
+fn log_probabilities_are_those_of_the_whole_row() {
+    let probs = logprobs(&four(), 1, 2).unwrap();
+    let want = [(2, 0.4f64), (0, 0.3)];
+    assert!(near(f64::from(probs.logprob), libm::log(0.1)));
+    assert!(probs.top.iter().zip(want).all(|((t, l), (token, p))| *t == token && near(f64::from(*l), libm::log(p))), "{probs:?}");
+    assert!(logprobs(&four(), 4, 0).is_err() && logprobs(&[f32::NAN], 0, 0).is_err());
+    assert!(logprobs(&four(), 0, 9).unwrap().top.len() == 4);
+}
+
+#[test]
+fn a_file_may_recommend_all_that_ggufs_have_keys_for() {
+    let mut metadata = Metadata::new("test");
+    metadata.set("general.sampling.sequence", "top_k;a_new_one;temperature");
+    metadata.set("general.sampling.xtc_probability", 0.5f32);
+    metadata.set("general.sampling.mirostat", 2i32);
+    metadata.set("general.sampling.mirostat_tau", 4.0f32);
+    let want = Sampling::default().steps(vec![Step::TopK, Step::Temperature]).xtc_probability(0.5);
+    assert_eq!(Sampling::from_gguf(&metadata).unwrap(), want.mirostat(Mirostat::V2).mirostat_tau(4.0));
 }
 
 /// `cargo test --release -p hob sampler -- --ignored --nocapture`: the goal is half a millisecond.

@@ -293,6 +293,11 @@ impl Tokenizer {
         self.inner.prefix == Prefix::Space
     }
 
+    /// Adds the bytes that a token leaves in text; none for one that steers.
+    pub(crate) fn spell(&self, id: Token, out: &mut Vec<u8>) {
+        self.push_bytes(id, Controls::Hide, out);
+    }
+
     fn push_bytes(&self, id: Token, controls: Controls, out: &mut Vec<u8>) {
         match (self.inner.vocab.kind(id), controls) {
             (TokenKind::Control | TokenKind::Unknown, Controls::Hide) => {}

@@ -49,8 +49,27 @@ impl Detokenizer {
     /// Takes the next token; returns the text that is complete with it, which may be none.
     pub fn push(&mut self, token: Token) -> String {
         let before = self.held.len();
+        let mut held = std::mem::take(&mut self.held);
+        self.spell(token, &mut held);
+        self.held = held;
+        self.complete(before)
+    }
+
+    /// Adds the bytes that a token leaves in this text.
+    pub(crate) fn spell(&self, token: Token, out: &mut Vec<u8>) {
         let shown = self.shown.binary_search(&token).is_ok();
-        self.tokenizer.push_bytes(token, if shown { Controls::Show } else { self.controls }, &mut self.held);
+        self.tokenizer.push_bytes(token, if shown { Controls::Show } else { self.controls }, out);
+    }
+
+    /// The same of bytes that tokens were turned into before.
+    pub(crate) fn push_bytes(&mut self, bytes: &[u8]) -> String {
+        let before = self.held.len();
+        self.held.extend_from_slice(bytes);
+        self.complete(before)
+    }
+
+    /// The whole characters of what is held, of which the bytes from `before` on are new.
+    fn complete(&mut self, before: usize) -> String {
         if self.begins && self.held.len() > before {
             self.begins = false;
             if self.held[before] == b' ' {

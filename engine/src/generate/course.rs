@@ -1,0 +1,146 @@
+//! The course of a generation: how far it may go, how it ended, and what of it is ready to be handed out.
+
+use super::EndReason;
+use super::watch::{Verdict, Watch};
+use crate::error::Result;
+use crate::sampler::{Learnt, Logprobs};
+use crate::tokenizer::{Detokenizer, Token, Tokenizer};
+use std::collections::VecDeque;
+
+/// What becomes of end-of-generation tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ends {
+    Stop,
+    Ignore,
+}
+
+/// A token, with its log-probabilities where they are asked for.
+pub(super) struct Said {
+    pub(super) token: Token,
+    pub(super) logprobs: Option<Logprobs>,
+}
+
+/// See the module.
+pub(crate) struct Course {
+    pub(super) ends: Ends,
+    pub(super) left: usize,
+    pub(super) end: Option<EndReason>,
+    /// An error was handed out.
+    pub(super) over: bool,
+    /// How many of the likeliest tokens are asked for.
+    pub(super) top: Option<usize>,
+    pub(super) watch: Watch,
+    /// Makes the text, where it is asked for.
+    text: Option<Detokenizer>,
+    bytes: Vec<u8>,
+    /// Text that is ready.
+    pub(super) piece: String,
+    /// Tokens that are ready.
+    pub(super) ready: VecDeque<Said>,
+    /// The log-probabilities of the tokens handed out: of all where text is asked for, else of the last.
+    pub(super) logprobs: Vec<Logprobs>,
+}
+
+impl Course {
+    pub(crate) fn new(max_tokens: usize) -> Course {
+        Course {
+            ends: Ends::Stop,
+            left: max_tokens,
+            end: None,
+            over: false,
+            top: None,
+            watch: Watch::default(),
+            text: None,
+            bytes: Vec::new(),
+            piece: String::new(),
+            ready: VecDeque::new(),
+            logprobs: Vec::new(),
+        }
+    }
+
+    /// A course that makes text, watches for strings and asks for log-probabilities.
+    pub(crate) fn of_text(mut self, text: Detokenizer, stops: &[String], bans: &[String], top: Option<usize>) -> Course {
+        self.text = Some(text);
+        self.top = top;
+        stops.iter().for_each(|text| self.watch.stop(text.clone()));
+        bans.iter().for_each(|text| self.watch.ban(text.clone()));
+        self
+    }
+
+    /// Makes text from here on.
+    pub(super) fn speak(&mut self, text: Detokenizer) {
+        self.text = Some(text);
+    }
+
+    /// That it can be begun.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.watch.check()
+    }
+
+    /// How it ended.
+    pub(crate) fn end(&self) -> Option<EndReason> {
+        self.end
+    }
+
+    /// The log-probabilities of what was handed out as text.
+    pub(crate) fn logprobs(&self) -> &[Logprobs] {
+        &self.logprobs
+    }
+
+    /// Whether nothing more comes.
+    pub(super) fn is_over(&self) -> bool {
+        self.over || self.end.is_some()
+    }
+
+    /// Takes a token, the `len`-th of the session. What was learnt before it serves to take it back.
+    pub(super) fn hear(&mut self, tokenizer: &Tokenizer, said: Said, learnt: Learnt, len: usize) -> Verdict {
+        if self.watch.is_idle() {
+            if let Some(text) = &mut self.text {
+                self.piece.push_str(&text.push(said.token));
+            }
+            self.ready.push_back(said);
+            return Verdict::GoOn;
+        }
+        let token = said.token;
+        let verdict = self.watch.push(said, learnt, |bytes| match &self.text {
+            Some(text) => text.spell(token, bytes),
+            None => tokenizer.spell(token, bytes),
+        });
+        match verdict {
+            Verdict::GoOn => {
+                self.watch.release(len, &mut self.bytes, &mut self.ready);
+                self.say();
+            }
+            Verdict::Stop(_) => self.finish(EndReason::StopString),
+            Verdict::Banned(..) => {}
+        }
+        verdict
+    }
+
+    fn say(&mut self) {
+        if let Some(text) = &mut self.text {
+            self.piece.push_str(&text.push_bytes(&self.bytes));
+        }
+        self.bytes.clear();
+    }
+
+    /// The end: what was held back is let go.
+    pub(crate) fn finish(&mut self, end: EndReason) {
+        self.end = Some(end);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        self.watch.flush(&mut self.bytes, &mut self.ready);
+        self.say();
+        if let Some(text) = &mut self.text {
+            self.piece.push_str(&text.finish());
+        }
+    }
+
+    /// All the text that is still to come, after an error.
+    pub(crate) fn rest(&mut self) -> String {
+        self.flush();
+        std::mem::take(&mut self.piece)
+    }
+}
