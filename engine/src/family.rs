@@ -247,6 +247,7 @@ pub static FAMILIES: &[Family] = &[
         models: "Granite 3 and 4 without Mamba",
         pairing: Pairing::Adjacent,
         logit_scale: LogitScale::Divisor,
+        fix: granite,
         ..BASE
     },
     Family { names: &["internlm2"], models: "InternLM 2 and 2.5", pairing: Pairing::Adjacent, ..SOURCE },
@@ -276,7 +277,7 @@ pub static FAMILIES: &[Family] = &[
         models: "Granite 4",
         pairing: Pairing::Adjacent,
         logit_scale: LogitScale::Divisor,
-        fix: granitehybrid,
+        fix: granite,
         ..BASE
     },
     Family {
@@ -402,8 +403,8 @@ fn llama4(config: &mut Config) {
     }
 }
 
-/// Models whose state space layers alone know the order say that their ropes were not trained (`position_embedding_type: nope`).
-fn granitehybrid(config: &mut Config) {
+/// Models whose state space layers or masks alone know the order say that their ropes were not trained (`position_embedding_type: nope`).
+fn granite(config: &mut Config) {
     if config.roped == Some(false) {
         config.rope.rotary = 0;
     }
