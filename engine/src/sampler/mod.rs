@@ -265,7 +265,7 @@ impl Sampler {
         let mut candidates = Candidates::new(logits, &mut buffers);
         let mut done = Ok(());
         for i in 0..self.steps.len() {
-            done = done.and_then(|()| self.make(self.steps[i], &mut candidates));
+            done = done.and_then(|()| self.make(i, &mut candidates));
         }
         let token = done.map(|()| {
             let settled = self.is_greedy() && candidates.len() == 1;
@@ -283,15 +283,19 @@ impl Sampler {
         (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn make(&mut self, step: Step, c: &mut Candidates<'_>) -> Result<()> {
+    /// Makes the step of this number.
+    fn make(&mut self, at: usize, c: &mut Candidates<'_>) -> Result<()> {
         let n = self.numbers;
-        match step {
+        match self.steps[at] {
             Step::Penalties => self.penalties.apply(c),
             Step::Dry => self.dry.apply(c)?,
             Step::TopNSigma => steps::top_n_sigma(c, n.sigma),
             Step::TopK => steps::top_k(c, n.top_k),
             Step::TypicalP => steps::typical_p(c, n.typical_p),
-            Step::TopP => steps::top_p(c, n.top_p),
+            Step::TopP => {
+                let then = if self.steps.get(at + 1) == Some(&Step::MinP) { n.min_p } else { 0.0 };
+                steps::top_p(c, n.top_p, then);
+            }
             Step::MinP => steps::min_p(c, n.min_p),
             Step::Xtc => {
                 if c.len() > 1 && self.unit() < f64::from(n.xtc_probability) {

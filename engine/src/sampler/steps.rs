@@ -39,13 +39,15 @@ pub(super) fn typical_p(c: &mut Candidates<'_>, p: f32) {
     c.keep_run(highest, |a, b| oddness(a.logit).total_cmp(&oddness(b.logit)).then(by_rank(a, b)), |reached| reached > wanted);
 }
 
-/// Keeps the best that hold `p` together.
-pub(super) fn top_p(c: &mut Candidates<'_>, p: f32) {
+/// Keeps the best that hold `p` together. Where min-p comes next with `then`, what it will take need not be put in order either: both
+/// cut the end off the same ranking.
+pub(super) fn top_p(c: &mut Candidates<'_>, p: f32, then: f32) {
     let highest = c.highest();
     let total = c.total(highest);
     let (n, rest) = (c.len() as f64, (1.0 - f64::from(p)) * total);
     // What weighs less than half of the n-th part of the rest is no part of p, all of it together: it need not be put in order.
-    c.keep(highest + libm::log(0.5 * rest / n) as f32);
+    let light = libm::log(0.5 * rest / n) as f32;
+    c.keep(highest + light.max(libm::logf(then)));
     let wanted = f64::from(p) * total;
     c.keep_run(highest, by_rank, |reached| reached >= wanted);
 }

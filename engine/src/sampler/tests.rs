@@ -85,6 +85,13 @@ fn a_large_vocabulary_is_cut_as_a_sorted_one_would_be() {
         let kept: Vec<Token> = sampler.buffers.list.iter().map(|c| c.token).collect();
         assert_eq!(kept, order[..kept.len()], "top_k {k} top_p {p}");
         assert!(k == 0 || kept.len() == k);
+        // Min-p takes what is far below the best off the end of that, and nothing else.
+        let mut sampler = Sampler::new(&open().top_k(k).top_p(p).min_p(0.05)).unwrap();
+        sampler.sample(&mut logits.clone()).unwrap();
+        let floor = logits[order[0] as usize] + libm::logf(0.05);
+        let near = kept.iter().take_while(|t| logits[**t as usize] >= floor).count();
+        let both: Vec<Token> = sampler.buffers.list.iter().map(|c| c.token).collect();
+        assert_eq!(both, order[..near], "top_k {k} top_p {p} min_p 0.05");
     }
 }
 
