@@ -6,6 +6,7 @@ mod doctor;
 mod failure;
 mod families;
 mod flags;
+mod folders;
 mod inspect;
 mod interrupt;
 mod line;
