@@ -73,6 +73,7 @@ pub(crate) fn describe(error: &Error) -> (String, String) {
         | Error::Input(fault)
         | Error::Memory(fault)
         | Error::Device(fault)
+        | Error::Network(_, fault)
         | Error::Template(fault) => (Fault { help: String::new(), ..fault.clone() }.to_string(), fault.help.clone()),
         other => (other.to_string(), String::new()),
     }

@@ -36,12 +36,43 @@ pub enum Error {
     /// A device to compute on is not there, or failed.
     #[error("{0}")]
     Device(Fault),
+    /// A server, or the way to it, failed, or gave something other than what was asked for.
+    #[error("{1}")]
+    Network(Trouble, Fault),
     /// The chat template failed, or refused the conversation.
     #[error("{0}")]
     Template(Fault),
     /// A canceller stopped the work.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// What went wrong on the way from a server to a file, for a program that wants to tell; the fault says it to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// The network is not to be used (`HF_HUB_OFFLINE`).
+    Offline,
+    /// No connection, or none that holds: no such host, no route, a proxy or a certificate in the way.
+    Unreachable,
+    /// The server wants to know who asks, or does not believe it (401).
+    Unauthorized,
+    /// The server knows who asks, and does not give it to them (403): a gated repository, most often.
+    Forbidden,
+    /// There is no such repository, revision or file (404).
+    Missing,
+    /// Asked too often (429).
+    Throttled,
+    /// The server failed (5xx), again and again.
+    Server,
+    /// The server does not keep to the protocol: ranges that were not asked for, lengths that change.
+    Protocol,
+    /// The bytes that came are not those that were announced, twice in a row.
+    Corrupt,
+    /// The file on the server was replaced while it was being downloaded.
+    Changed,
+    /// The disk has no room for it.
+    DiskFull,
 }
 
 /// The anatomy of an error: `place: expected E, found F; help`. Empty parts are left out.

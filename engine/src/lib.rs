@@ -79,7 +79,7 @@ pub mod weights;
 
 pub use chat::{Chat, Reply};
 pub use device::Device;
-pub use error::{Error, Fault, Result};
+pub use error::{Error, Fault, Result, Trouble};
 pub use generate::{Canceller, EndReason, Generator, Pieces, Session, Stats};
 pub use hob_kernels::{Format, Level};
 pub use model::{Model, ModelOptions, default_threads};

@@ -124,6 +124,10 @@ impl ModelOptions {
     /// # Errors
     /// As [`open`](ModelOptions::open).
     pub fn build(&self, gguf: Gguf) -> Result<Model> {
+        if !gguf.has_weights() {
+            let fault = Fault::at(gguf.metadata().origin()).expected("a whole model").found("its header alone");
+            return Err(Error::Input(fault.help("download the file first")));
+        }
         let context = Some(self.context_for(gguf.metadata())?);
         let options = LoadOptions { threads: self.threads_to_use()?, context, device: self.device };
         let placed = device::place(&gguf, &options)?;

@@ -6,7 +6,7 @@ mod fixture;
 use std::path::{Path, PathBuf};
 
 use hob::Error;
-use hob::gguf::{Array, Gguf, GgufWriter, Strings, TensorType, Value, ValueType};
+use hob::gguf::{Array, Gguf, GgufWriter, Head, Strings, TensorType, Value, ValueType};
 use hob::tokenizer::{Special, Tokenizer, TokenizerOptions};
 
 /// A small file with every type of value and three tensors.
@@ -354,4 +354,57 @@ fn the_committed_tiny_model_is_what_its_program_writes() {
     assert_eq!(tokens[..2].iter().map(|token| tokenizer.decode(&[*token])).collect::<Vec<_>>(), ["Hello", " the"]);
     assert_eq!(tokenizer.decode(&tokens), "Hello the ∞ <|im_end|>");
     assert!(!tokens.contains(&302) && tokenizer.is_end(302), "{tokens:?}");
+}
+
+#[test]
+fn a_header_is_read_from_the_beginning_of_a_file() {
+    let file = sample();
+    let whole = Gguf::from_vec(file.clone()).unwrap();
+    let mut last = 0;
+    for length in 0..=file.len() {
+        match Gguf::from_head("m.gguf", file[..length].to_vec(), file.len() as u64).unwrap() {
+            Head::Short { needed } => {
+                assert!(length < needed as usize && needed as usize <= file.len(), "{length} {needed}");
+                last = length;
+            }
+            Head::Whole(head) => {
+                assert_eq!((head.file_bytes(), head.metadata().len()), (file.len() as u64, whole.metadata().len()));
+                let facts = |model: &Gguf| model.tensors().map(|t| (t.name.clone(), t.dims.clone(), t.offset())).collect::<Vec<_>>();
+                assert_eq!(facts(&head), facts(&whole));
+                assert_eq!(head.has_weights(), length == file.len());
+            }
+        }
+    }
+    assert!(last > 300 && last < file.len() - 146, "the header ends before the tensors' 146 bytes: {last}");
+    let head = |bytes: &[u8]| Gguf::from_head("m.gguf", bytes.to_vec(), 1 << 40);
+    assert!(head(b"<!DOCTYPE html>").is_err() && matches!(head(b"GG"), Ok(Head::Short { .. })));
+    let model = match head(&file) {
+        Ok(Head::Whole(model)) => model,
+        other => panic!("{other:?}"),
+    };
+    let error = hob::Model::options().build(model).map(drop).unwrap_err().to_string();
+    assert_eq!(error, "m.gguf: expected a whole model, found its header alone; download the file first");
+}
+
+#[test]
+fn the_headers_of_a_split_model_make_one() {
+    let part = |number: u16, count: u16| {
+        let mut writer = GgufWriter::new();
+        writer.set("split.no", number).set("split.count", count).set("of", "all");
+        writer.tensor(&format!("t{number}"), &[8], TensorType::F32).unwrap();
+        let mut body = writer.start(Vec::new()).unwrap();
+        body.append(&[0; 32]).unwrap();
+        let file = body.finish().unwrap();
+        match Gguf::from_head("m.gguf", file[..file.len() - 32].to_vec(), file.len() as u64).unwrap() {
+            Head::Whole(part) => part,
+            Head::Short { needed } => panic!("{needed}"),
+        }
+    };
+    let (first, second) = (part(0, 2), part(1, 2));
+    let bytes = first.file_bytes() + second.file_bytes();
+    let all = Gguf::join(vec![first.clone(), second.clone()]).unwrap();
+    assert_eq!((all.tensors().map(|t| t.part()).collect::<Vec<_>>(), all.file_bytes()), (vec![0, 1], bytes));
+    assert!(all.tensor("t1").is_some() && !all.has_weights());
+    assert!(message(Gguf::join(vec![second, first.clone()])).contains("part 2 of 2, by its own metadata"));
+    assert!(message(Gguf::join(vec![first])).contains("expected part 1 of 1"));
 }

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::read::{self, Part};
+use super::read::{self, Beginning, Part};
 use super::{Bytes, Metadata, TensorInfo};
 use crate::error::{Error, Fault, Result};
 
@@ -22,13 +22,26 @@ pub struct Gguf {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
     parts: Vec<Bytes>,
     paths: Vec<PathBuf>,
+    file_bytes: u64,
+}
+
+/// What the first bytes of a file give: [`Gguf::from_head`].
+#[derive(Clone, Debug)]
+pub enum Head {
+    /// The header is whole: metadata and tensors, without the weights.
+    Whole(Gguf),
+    /// The header is longer than the bytes given.
+    Short {
+        /// At least so many bytes from the start of the file are needed.
+        needed: u64,
+    },
 }
 
 impl Gguf {
@@ -64,6 +77,70 @@ impl Gguf {
         }
     }
 
+    /// Reads the header of a file that is elsewhere, from its first bytes and its length: its facts are known before it is
+    /// downloaded. Of a split model this is one part; [`Gguf::join`] makes them one. `name` is its name in error messages.
+    ///
+    /// ```
+    /// use hob::gguf::{Gguf, Head};
+    ///
+    /// # let file = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.gguf"))?;
+    /// let mut have = 1024;
+    /// let model = loop {
+    ///     match Gguf::from_head("tiny.gguf", file[..have].to_vec(), file.len() as u64)? {
+    ///         Head::Whole(model) => break model,
+    ///         Head::Short { needed } => have = file.len().min((needed as usize).max(2 * have)),
+    ///     }
+    /// };
+    /// assert!(!model.has_weights() && model.file_bytes() == file.len() as u64);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where this is no GGUF file, or not a sound one.
+    pub fn from_head(name: &str, head: Vec<u8>, file_bytes: u64) -> Result<Head> {
+        let bytes = Bytes::from(head);
+        Ok(match read::read_beginning(&bytes, name, file_bytes)? {
+            Beginning::Short(needed) => Head::Short { needed },
+            Beginning::Whole(part) => {
+                let model = Gguf::assemble(vec![(bytes, part)], Vec::new())?;
+                let inner = Arc::into_inner(model.inner).unwrap_or_default();
+                Head::Whole(Gguf { inner: Arc::new(Inner { file_bytes, ..inner }) })
+            }
+        })
+    }
+
+    /// The parts of a split model, each read by [`Gguf::from_head`], as one model, still without weights.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where they are not the parts of one model, in their order.
+    pub fn join(parts: Vec<Gguf>) -> Result<Gguf> {
+        let count = parts.len();
+        let (mut all, mut file_bytes) = (Inner::default(), 0);
+        for (number, part) in parts.into_iter().enumerate() {
+            let says = (part.metadata().u32(SPLIT_NO)?.unwrap_or(0), part.metadata().u32(SPLIT_COUNT)?.unwrap_or(1));
+            if (says.0 as usize, says.1 as usize) != (number, count) {
+                let found = format!("part {} of {}, by its own metadata", says.0.saturating_add(1), says.1);
+                return Err(Error::Gguf(
+                    Fault::at(part.metadata().origin()).expected(format!("part {} of {count}", number + 1)).found(found),
+                ));
+            }
+            all.tensors.extend(part.tensors().map(|tensor| TensorInfo { part: number, ..tensor.clone() }));
+            all.parts.extend(part.inner.parts.iter().cloned());
+            file_bytes += part.file_bytes();
+            if number == 0 {
+                all.metadata = part.metadata().clone();
+            }
+        }
+        read::no_duplicates(&all.tensors, all.metadata.origin())?;
+        let index = all.tensors.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
+        Ok(Gguf { inner: Arc::new(Inner { index, file_bytes, ..all }) })
+    }
+
+    /// Whether the weights are here, and not the header alone.
+    pub fn has_weights(&self) -> bool {
+        self.inner.parts.iter().map(|part| part.len() as u64).sum::<u64>() == self.inner.file_bytes
+    }
+
     fn assemble(parts: Vec<(Bytes, Part)>, paths: Vec<PathBuf>) -> Result<Gguf> {
         let (mut files, mut tensors, mut metadata) = (Vec::with_capacity(parts.len()), Vec::new(), None);
         for (bytes, part) in parts {
@@ -76,7 +153,8 @@ impl Gguf {
             read::no_duplicates(&tensors, metadata.origin())?;
         }
         let index = tensors.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
-        Ok(Gguf { inner: Arc::new(Inner { metadata, tensors, index, parts: files, paths }) })
+        let file_bytes = files.iter().map(|file| file.len() as u64).sum();
+        Ok(Gguf { inner: Arc::new(Inner { metadata, tensors, index, parts: files, paths, file_bytes }) })
     }
 
     /// The facts of the model.
@@ -97,7 +175,8 @@ impl Gguf {
     /// The bytes of a tensor of this model, where they lie in the file.
     ///
     /// # Panics
-    /// Where the tensor is of another model and would reach beyond this one's files.
+    /// Where the tensor is of another model and would reach beyond this one's files, or the header alone is here
+    /// ([`Gguf::has_weights`]).
     pub fn bytes(&self, tensor: &TensorInfo) -> Bytes {
         // Both fit: the door has checked the end against the length of a mapping.
         let start = tensor.offset as usize;
@@ -106,7 +185,7 @@ impl Gguf {
 
     /// The size of the file, or of all parts together.
     pub fn file_bytes(&self) -> u64 {
-        self.inner.parts.iter().map(|part| part.len() as u64).sum()
+        self.inner.file_bytes
     }
 
     /// The file, the first one where the model is split; `None` for a model in memory.

@@ -22,7 +22,7 @@ mod tensor;
 mod value;
 mod write;
 
-pub use file::Gguf;
+pub use file::{Gguf, Head};
 pub use map::Bytes;
 pub use metadata::Metadata;
 pub use tensor::{TensorInfo, TensorType};

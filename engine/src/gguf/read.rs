@@ -28,14 +28,38 @@ pub(super) struct Part {
     pub(super) tensors: Vec<TensorInfo>,
 }
 
+/// The beginning of a file: enough of it, or not yet.
+pub(super) enum Beginning {
+    /// The header is whole.
+    Whole(Part),
+    /// The header goes on at least to this byte.
+    Short(u64),
+}
+
 /// Reads the file in `bytes`. `name` is its name in error messages; `part` its number among those of a split model.
 pub(super) fn read(bytes: &Bytes, name: &str, part: usize) -> Result<Part> {
-    let mut reader = Reader { bytes, at: 0, name };
-    let (tensors, pairs) = header(&mut reader)?;
-    let metadata = read_metadata(&mut reader, pairs)?;
+    read_part(&mut Reader { bytes, at: 0, name, len: bytes.len() as u64, wants: None }, part)
+}
+
+/// Reads the header of a file of `len` bytes, of which `bytes` are the first.
+pub(super) fn read_beginning(bytes: &Bytes, name: &str, len: u64) -> Result<Beginning> {
+    let mut reader = Reader { bytes, at: 0, name, len: len.max(bytes.len() as u64), wants: None };
+    if bytes.len() < 4 && reader.len >= 4 {
+        return Ok(Beginning::Short(4)); // the magic is looked at as a whole
+    }
+    match (read_part(&mut reader, 0), reader.wants) {
+        (Ok(part), _) => Ok(Beginning::Whole(part)),
+        (Err(_), Some(wants)) => Ok(Beginning::Short(wants)),
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn read_part(reader: &mut Reader<'_>, part: usize) -> Result<Part> {
+    let (tensors, pairs) = header(reader)?;
+    let metadata = read_metadata(reader, pairs)?;
     let alignment = alignment(&metadata)?;
-    let mut tensors = (0..tensors).map(|index| tensor_info(&mut reader, index, part)).collect::<Result<Vec<_>>>()?;
-    place(&mut tensors, name, reader.at as u64, alignment, bytes.len() as u64)?;
+    let mut tensors = (0..tensors).map(|index| tensor_info(reader, index, part)).collect::<Result<Vec<_>>>()?;
+    place(&mut tensors, reader.name, reader.at as u64, alignment, reader.len)?;
     Ok(Part { metadata, tensors })
 }
 
@@ -156,7 +180,8 @@ fn read_array(reader: &mut Reader<'_>, what: &str, depth: usize) -> Result<Array
 /// Where each of `count` strings begins, from here, and where the last ends.
 fn string_starts(reader: &mut Reader<'_>, count: u64, what: &str) -> Result<Vec<u32>> {
     let first = reader.at;
-    let mut starts = Vec::with_capacity(count as usize + 1);
+    // Of a file whose beginning alone is here, the count may be of more than fits: what is here bounds what is allocated.
+    let mut starts = Vec::with_capacity((count as usize).min((reader.bytes.len() - first) / 8) + 1);
     starts.push(0);
     for _ in 0..count {
         reader.string(what)?;
@@ -282,6 +307,10 @@ struct Reader<'a> {
     bytes: &'a Bytes,
     at: usize,
     name: &'a str,
+    /// The length of the file, of which `bytes` may be the beginning alone.
+    len: u64,
+    /// Where the file has more and `bytes` have not: how many would have been needed.
+    wants: Option<u64>,
 }
 
 impl<'a> Reader<'a> {
@@ -298,17 +327,21 @@ impl<'a> Reader<'a> {
                 self.at += count;
                 Ok(&bytes[self.at - count..self.at])
             }
+            _ if count <= self.len - self.at as u64 => {
+                self.wants = Some(self.at as u64 + count);
+                Err(gguf(self.fault(self.at, what).found("the beginning of the file alone")))
+            }
             _ => Err(gguf(self.fault(self.at, what).expected(format!("{count} more bytes")).found(left).help(CUT_OFF))),
         }
     }
 
     /// Checks a count before anything is allocated for it: `count` things of at least `least` bytes must be there.
     fn at_most(&self, count: u64, least: u64, what: &str) -> Result<()> {
-        let most = (self.bytes.len() - self.at) as u64 / least;
+        let most = (self.len - self.at as u64) / least;
         if count <= most {
             return Ok(());
         }
-        let expected = format!("at most {most}, as the file is {} bytes long", self.bytes.len());
+        let expected = format!("at most {most}, as the file is {} bytes long", self.len);
         Err(gguf(self.fault(self.at, what).expected(expected).found(count).help("the file is cut off or damaged: download it again")))
     }
 
