@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use hob::Format;
-use hob::family::{FAMILIES, Family, LACKING, Proof};
+use hob::family::{FAMILIES, LACKING};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -25,30 +25,18 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// The mark of a family that was not compared with a reference.
-fn mark(family: &Family) -> &'static str {
-    match family.proof {
-        Proof::Compared => "",
-        Proof::Source => " *",
-    }
-}
-
 /// Runs `hob families`.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     let types: Vec<&str> = Format::ALL.iter().map(|format| format.name()).collect();
     if args.json {
-        let families: Vec<Value> = FAMILIES
-            .iter()
-            .map(|f| json!({ "architectures": f.names, "models": f.models, "compared": f.proof == Proof::Compared }))
-            .collect();
+        let families: Vec<Value> = FAMILIES.iter().map(|f| json!({ "architectures": f.names, "models": f.models })).collect();
         let lacking: Vec<Value> = LACKING.iter().map(|(block, names)| json!({ "architectures": names, "block": block })).collect();
         writeln!(out, "{}", json!({ "families": families, "types": types, "lacking": lacking }))?;
         return Ok(());
     }
-    let rows: Vec<[String; 2]> = FAMILIES.iter().map(|f| [f.names.join(", "), format!("{}{}", f.models, mark(f))]).collect();
+    let rows: Vec<[String; 2]> = FAMILIES.iter().map(|f| [f.names.join(", "), f.models.to_owned()]).collect();
     writeln!(out, "Families")?;
     plain(out, [Side::Left, Side::Left], &rows)?;
-    writeln!(out, "  * written from the reference sources, and not compared with a reference's logits yet")?;
     writeln!(out, "\nTypes\n  {}, and mixtures of them", types.join(" "))?;
     writeln!(out, "\nWhat hob lacks, and for what")?;
     for (block, names) in LACKING {

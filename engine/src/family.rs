@@ -1,6 +1,7 @@
 //! FAMILIES: what files do not say, one row per family. Architecture names appear nowhere else.
 //!
-//! To add a family whose facts exist already, add its name to a row or a row to the table; tests iterate over it.
+//! To add a family whose facts exist already, add its name to a row or a row to the table; tests iterate over it. Each has been
+//! held against a reference's logits: `.ci/peer.py` does it against llama.cpp, from the small header that the tests need anyway.
 
 use crate::backend::Weighed;
 use crate::block::rope::Pairing;
@@ -16,8 +17,6 @@ pub struct Family {
     pub names: &'static [&'static str],
     /// What its users call it, for lists.
     pub models: &'static str,
-    /// What is known of hob's answers for it.
-    pub proof: Proof,
     /// Which channels of a head are rotated together.
     pub pairing: Pairing,
     /// Activation of the feed-forward blocks.
@@ -44,15 +43,6 @@ pub struct Family {
     pub key_heads: KeyHeads,
     /// What history made odd about the files.
     pub fix: fn(&mut Config),
-}
-
-/// How a family came to be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// Its logits were compared with a reference's.
-    Compared,
-    /// It was written from the reference sources alone.
-    Source,
 }
 
 /// Factor on the embeddings.
@@ -116,7 +106,6 @@ pub enum LogitScale {
 const BASE: Family = Family {
     names: &[],
     models: "",
-    proof: Proof::Compared,
     pairing: Pairing::Halves,
     activation: Activation::Silu,
     embedding: EmbeddingScale::One,
@@ -132,25 +121,23 @@ const BASE: Family = Family {
     fix: |_| {},
 };
 
-const SOURCE: Family = Family { proof: Proof::Source, ..BASE };
-
 /// All families.
 pub static FAMILIES: &[Family] = &[
     Family { names: &["llama"], models: "Llama 1–3.x, Mistral, Mixtral, Yi, TinyLlama", pairing: Pairing::Adjacent, ..BASE },
-    Family { names: &["qwen"], models: "Qwen 1", fix: qwen, ..SOURCE },
+    Family { names: &["qwen"], models: "Qwen 1", fix: qwen, ..BASE },
     Family { names: &["qwen2"], models: "Qwen 1.5, 2 and 2.5, QwQ", ..BASE },
-    Family { names: &["qwen2vl"], models: "the text of Qwen 2 and 2.5 VL", ..SOURCE },
+    Family { names: &["qwen2vl"], models: "the text of Qwen 2 and 2.5 VL", ..BASE },
     Family { names: &["qwen2moe"], models: "Qwen 1.5 and 2 MoE", renormalize: Renormalize::No, ..BASE },
     Family { names: &["qwen3"], models: "Qwen 3", ..BASE },
-    Family { names: &["qwen3vl"], models: "the text of Qwen 3 VL", ..SOURCE },
+    Family { names: &["qwen3vl"], models: "the text of Qwen 3 VL", ..BASE },
     Family { names: &["qwen3moe"], models: "Qwen 3 MoE", ..BASE },
-    Family { names: &["qwen3vlmoe"], models: "the text of Qwen 3 VL MoE", ..SOURCE },
+    Family { names: &["qwen3vlmoe"], models: "the text of Qwen 3 VL MoE", ..BASE },
     Family {
         names: &["gemma"],
         models: "Gemma 1, CodeGemma",
         activation: Activation::GeluTanh,
         embedding: EmbeddingScale::SqrtWidth,
-        ..SOURCE
+        ..BASE
     },
     Family {
         names: &["gemma2"],
@@ -228,18 +215,18 @@ pub static FAMILIES: &[Family] = &[
         ropes: Ropes::Windowed,
         ..BASE
     },
-    Family { names: &["arcee"], models: "Arcee AFM 4.5B", pairing: Pairing::Adjacent, activation: Activation::ReluSquared, ..SOURCE },
-    Family { names: &["bailingmoe"], models: "Ling 1", pairing: Pairing::Adjacent, renormalize: Renormalize::No, ..SOURCE },
-    Family { names: &["bailingmoe2"], models: "Ling 2, Ring 2", gate: Gate::Sigmoid, renormalize: Renormalize::No, ..SOURCE },
-    Family { names: &["chatglm"], models: "ChatGLM3, GLM-4-9B", pairing: Pairing::Adjacent, ..SOURCE },
-    Family { names: &["deepseek"], models: "DeepSeek MoE 16B", pairing: Pairing::Adjacent, renormalize: Renormalize::No, ..SOURCE },
-    Family { names: &["dots1"], models: "dots.llm1", gate: Gate::Sigmoid, renormalize: Renormalize::No, ..SOURCE },
+    Family { names: &["arcee"], models: "Arcee AFM 4.5B", pairing: Pairing::Adjacent, activation: Activation::ReluSquared, ..BASE },
+    Family { names: &["bailingmoe"], models: "Ling 1", pairing: Pairing::Adjacent, renormalize: Renormalize::No, ..BASE },
+    Family { names: &["bailingmoe2"], models: "Ling 2, Ring 2", gate: Gate::Sigmoid, renormalize: Renormalize::No, ..BASE },
+    Family { names: &["chatglm"], models: "ChatGLM3, GLM-4-9B", pairing: Pairing::Adjacent, ..BASE },
+    Family { names: &["deepseek"], models: "DeepSeek MoE 16B", pairing: Pairing::Adjacent, renormalize: Renormalize::No, ..BASE },
+    Family { names: &["dots1"], models: "dots.llm1", gate: Gate::Sigmoid, renormalize: Renormalize::No, ..BASE },
     Family { names: &["ernie4_5"], models: "ERNIE 4.5", pairing: Pairing::Adjacent, ..BASE },
-    Family { names: &["ernie4_5-moe"], models: "ERNIE 4.5 MoE", pairing: Pairing::Adjacent, ..SOURCE },
-    Family { names: &["exaone"], models: "EXAONE 3 and 3.5", ..SOURCE },
-    Family { names: &["exaone4"], models: "EXAONE 4", windows: Windows::AllButEvery(4), ropes: Ropes::Windowed, ..SOURCE },
-    Family { names: &["falcon"], models: "Falcon 7B, 40B and 180B", activation: Activation::Gelu, ..SOURCE },
-    Family { names: &["gptneox"], models: "GPT-NeoX, Pythia, Dolly", activation: Activation::Gelu, ..SOURCE },
+    Family { names: &["ernie4_5-moe"], models: "ERNIE 4.5 MoE", pairing: Pairing::Adjacent, ..BASE },
+    Family { names: &["exaone"], models: "EXAONE 3 and 3.5", ..BASE },
+    Family { names: &["exaone4"], models: "EXAONE 4", windows: Windows::AllButEvery(4), ropes: Ropes::Windowed, ..BASE },
+    Family { names: &["falcon"], models: "Falcon 7B, 40B and 180B", activation: Activation::Gelu, ..BASE },
+    Family { names: &["gptneox"], models: "GPT-NeoX, Pythia, Dolly", activation: Activation::Gelu, ..BASE },
     Family { names: &["glm4"], models: "GLM-4-0414, GLM-Z1", pairing: Pairing::Adjacent, ..BASE },
     Family { names: &["glm4moe"], models: "GLM-4.5, GLM-4.6, GLM-4.7", gate: Gate::Sigmoid, ..BASE },
     Family {
@@ -250,26 +237,26 @@ pub static FAMILIES: &[Family] = &[
         fix: granite,
         ..BASE
     },
-    Family { names: &["internlm2"], models: "InternLM 2 and 2.5", pairing: Pairing::Adjacent, ..SOURCE },
+    Family { names: &["internlm2"], models: "InternLM 2 and 2.5", pairing: Pairing::Adjacent, ..BASE },
     Family {
         names: &["minicpm"],
         models: "MiniCPM 1, 2 and 4",
         pairing: Pairing::Adjacent,
         logit_scale: LogitScale::Divisor,
         fix: minicpm,
-        ..SOURCE
+        ..BASE
     },
-    Family { names: &["minimax-m2"], models: "MiniMax M2", gate: Gate::Sigmoid, ..SOURCE },
-    Family { names: &["nemotron"], models: "Nemotron 4, Minitron", activation: Activation::ReluSquared, ..SOURCE },
+    Family { names: &["minimax-m2"], models: "MiniMax M2", gate: Gate::Sigmoid, ..BASE },
+    Family { names: &["nemotron"], models: "Nemotron 4, Minitron", activation: Activation::ReluSquared, ..BASE },
     Family { names: &["mistral3"], models: "Ministral 3", pairing: Pairing::Adjacent, ..BASE },
     Family { names: &["olmo2"], models: "OLMo 2, OLMo 3", windows: Windows::AllButEvery(4), fix: olmo2, ..BASE },
     Family { names: &["olmoe"], models: "OLMoE", renormalize: Renormalize::No, ..BASE },
-    Family { names: &["orion"], models: "Orion 14B", ..SOURCE },
-    Family { names: &["phi2"], models: "Phi-1, Phi-1.5, Phi-2", activation: Activation::GeluTanh, ..SOURCE },
+    Family { names: &["orion"], models: "Orion 14B", ..BASE },
+    Family { names: &["phi2"], models: "Phi-1, Phi-1.5, Phi-2", activation: Activation::GeluTanh, ..BASE },
     Family { names: &["seed_oss"], models: "Seed-OSS", ..BASE },
     Family { names: &["smollm3"], models: "SmolLM3", pairing: Pairing::Adjacent, ropes: Ropes::AllButEvery(4), ..BASE },
-    Family { names: &["stablelm"], models: "StableLM 3B, 2 1.6B", fix: |config| config.parallel_residual = None, ..SOURCE },
-    Family { names: &["xverse"], models: "XVERSE", pairing: Pairing::Adjacent, ..SOURCE },
+    Family { names: &["stablelm"], models: "StableLM 3B, 2 1.6B", fix: |config| config.parallel_residual = None, ..BASE },
+    Family { names: &["xverse"], models: "XVERSE", pairing: Pairing::Adjacent, ..BASE },
     Family { names: &["starcoder2"], models: "StarCoder2", activation: Activation::GeluTanh, ..BASE },
     Family { names: &["mamba2"], models: "Mamba-2, Codestral Mamba", ..BASE },
     Family {
@@ -291,7 +278,7 @@ pub static FAMILIES: &[Family] = &[
     },
     Family { names: &["falcon-h1"], models: "Falcon-H1", ..BASE },
     Family { names: &["lfm2"], models: "LFM2", ..BASE },
-    Family { names: &["lfm2moe"], models: "LFM2 MoE", gate: Gate::Sigmoid, ..SOURCE },
+    Family { names: &["lfm2moe"], models: "LFM2 MoE", gate: Gate::Sigmoid, ..BASE },
     Family { names: &["kimi-linear"], models: "Kimi Linear", ropes: Ropes::None, gate: Gate::Sigmoid, ..BASE },
     Family { names: &["qwen3next"], models: "Qwen3-Next", ..BASE },
     Family { names: &["qwen35", "qwen35moe"], models: "Qwen 3.5", key_heads: KeyHeads::Tiled, ..BASE },
