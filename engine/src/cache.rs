@@ -7,7 +7,10 @@ use crate::backend::{Backend, Window};
 use crate::error::{Error, Fault, Result};
 pub use hob_kernels::attention::KvType;
 pub use hob_kernels::recurrent::StateSize;
+pub use saved::{Part, Saved};
 use std::any::Any;
+
+mod saved;
 
 /// How a cache is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +101,28 @@ pub trait LayerState: Send + Sized + 'static {
     fn copy(&self, len: usize) -> Result<Self>;
     /// Bytes it holds when full.
     fn bytes(&self) -> u64;
+    /// Whether it could still be taken back to `len` positions once it has grown to `end`.
+    fn holds(&self, len: usize, end: usize) -> bool {
+        let _ = (len, end);
+        self.rewind() == Rewind::Free
+    }
+    /// Whether and how it can be written down as bytes.
+    fn saved(&self) -> Saved {
+        Saved::Never
+    }
+    /// Bytes that a part of it takes, none where it is not written so.
+    fn part_bytes(&self, part: &Part) -> usize {
+        let _ = part;
+        0
+    }
+    /// Appends a part of it, which it holds, to `out`.
+    fn save(&self, part: &Part, out: &mut Vec<u8>) {
+        let _ = (part, out);
+    }
+    /// Takes up a part of it, of as many bytes as [`part_bytes`](LayerState::part_bytes) says.
+    fn load(&mut self, part: &Part, bytes: &[u8]) {
+        let _ = (part, bytes);
+    }
 }
 
 /// The states of one sequence.
@@ -119,6 +144,8 @@ pub struct Checkpoint {
     cuts: usize,
     /// Copies of the states that may not be rewound so far.
     copies: Option<Box<dyn Any + Send>>,
+    /// Bytes of the copies.
+    bytes: u64,
 }
 
 impl Checkpoint {
@@ -130,6 +157,11 @@ impl Checkpoint {
     /// Whether it held none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Bytes of the copies that it is made of.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
@@ -173,6 +205,16 @@ impl<B: Backend> Sequence<B> {
         self.len += n;
     }
 
+    /// The shortest length but 0 that all states can be taken back to.
+    fn shortest(&self) -> usize {
+        let shortest = self.states.iter().map(|s| match s.rewind() {
+            Rewind::Free => 0,
+            Rewind::Since(least) => least,
+            Rewind::CopyOnly => self.len,
+        });
+        shortest.max().unwrap_or(0)
+    }
+
     fn copy_states(&self, len: usize, which: impl Fn(Rewind) -> bool) -> Result<Vec<Option<B::State>>> {
         self.states.iter().map(|s| if which(s.rewind()) { s.copy(len).map(Some) } else { Ok(None) }).collect()
     }
@@ -187,7 +229,12 @@ trait Erased: Send {
     fn only_copies(&self) -> bool;
     fn sound(&self) -> Result<()>;
     fn truncate(&mut self, len: usize) -> Result<()>;
-    fn checkpoint(&self) -> Result<Checkpoint>;
+    fn checkpoint(&self, len: usize) -> Result<Checkpoint>;
+    fn holds(&self, len: usize, end: usize) -> bool;
+    fn saved(&self) -> Saved;
+    fn part_bytes(&self, part: &Part) -> usize;
+    fn save(&self, part: &Part, from: Option<&Checkpoint>, out: &mut Vec<u8>);
+    fn resume(&mut self, len: usize, parts: &[(Part, &[u8])]) -> Result<()>;
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()>;
     fn fork(&self) -> Result<Box<dyn Erased>>;
     fn any(&mut self) -> &mut dyn Any;
@@ -228,12 +275,7 @@ impl<B: Backend> Erased for Sequence<B> {
         if len == self.len {
             return self.sound();
         }
-        let shortest = self.states.iter().map(|s| match s.rewind() {
-            Rewind::Free => 0,
-            Rewind::Since(least) => least,
-            Rewind::CopyOnly => self.len,
-        });
-        let shortest = shortest.max().unwrap_or(0);
+        let shortest = self.shortest();
         if len > 0 && len < shortest {
             let fault = Fault::at("cache").expected(format!("a length of 0 or from {shortest} to {}", self.len)).found(len);
             return Err(Error::Input(fault.help("what came before has been let go: restore a checkpoint, or start again")));
@@ -243,11 +285,37 @@ impl<B: Backend> Erased for Sequence<B> {
         Ok(())
     }
 
-    fn checkpoint(&self) -> Result<Checkpoint> {
+    fn checkpoint(&self, len: usize) -> Result<Checkpoint> {
         self.sound()?;
-        let copies = self.copy_states(self.len, |r| r != Rewind::Free)?;
+        if len > self.len || len < self.len && len < self.shortest() {
+            return Err(Error::Input(
+                Fault::at("cache").expected(format!("a length that it can be cut back to, up to {}", self.len)).found(len),
+            ));
+        }
+        let copies = self.copy_states(len, |r| r != Rewind::Free)?;
+        let bytes = copies.iter().flatten().map(LayerState::bytes).sum();
         let copies = copies.iter().any(Option::is_some).then(|| Box::new(copies) as Box<dyn Any + Send>);
-        Ok(Checkpoint { len: self.len, cuts: self.cuts.len(), copies })
+        Ok(Checkpoint { len, cuts: self.cuts.len(), copies, bytes })
+    }
+
+    fn holds(&self, len: usize, end: usize) -> bool {
+        self.states.iter().all(|s| s.holds(len, end))
+    }
+
+    fn saved(&self) -> Saved {
+        saved::how(self)
+    }
+
+    fn part_bytes(&self, part: &Part) -> usize {
+        self.states.iter().map(|s| s.part_bytes(part)).sum()
+    }
+
+    fn save(&self, part: &Part, from: Option<&Checkpoint>, out: &mut Vec<u8>) {
+        saved::save(self, part, from, out);
+    }
+
+    fn resume(&mut self, len: usize, parts: &[(Part, &[u8])]) -> Result<()> {
+        saved::resume(self, len, parts)
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
@@ -353,7 +421,58 @@ impl Cache {
     /// # Errors
     /// [`Error::Memory`] where a state must be copied and there is no room.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        self.0.checkpoint()
+        self.checkpoint_at(self.len())
+    }
+
+    /// Marks an earlier length.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where it could not be cut back to, [`Error::Memory`] where there is no room for a copy.
+    pub fn checkpoint_at(&self, len: usize) -> Result<Checkpoint> {
+        self.0.checkpoint(len)
+    }
+
+    /// Whether it could still be cut back to `len` positions once it has grown to `end`.
+    pub fn holds(&self, len: usize, end: usize) -> bool {
+        self.0.holds(len, end)
+    }
+
+    /// Whether and how it can be written down as bytes: its parts by position need [`Part::Whole`] beside them where a state is
+    /// written so.
+    pub fn saved(&self) -> Saved {
+        self.0.saved()
+    }
+
+    /// Bytes that a part takes.
+    pub fn part_bytes(&self, part: &Part) -> usize {
+        self.0.part_bytes(part)
+    }
+
+    /// Appends a part to `out`: of what it holds now, or of what it held at a checkpoint of it that can be restored.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where it does not hold that.
+    pub fn save(&self, part: &Part, from: Option<&Checkpoint>, out: &mut Vec<u8>) -> Result<()> {
+        let held = match (part, from) {
+            (Part::Positions(positions), _) => positions.end <= self.len(),
+            (Part::Whole(len), Some(checkpoint)) => *len == checkpoint.len && *len <= self.len(),
+            (Part::Whole(len), None) => *len == self.len() || *len < self.len() && self.holds(*len, self.len()),
+        };
+        if !held {
+            return Err(Error::Input(Fault::at("cache").expected("a part that it holds").found(format!("{part:?} of {}", self.len()))));
+        }
+        self.sound()?;
+        self.0.save(part, from, out);
+        Ok(())
+    }
+
+    /// Goes on from saved parts, as if their positions had been computed: those by position in order, without gaps, from a position
+    /// that is held on, up to `len`; [`Part::Whole`] of `len` where a state is written so.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where they are not that, or their sizes differ; nothing is changed then.
+    pub fn resume(&mut self, len: usize, parts: &[(Part, &[u8])]) -> Result<()> {
+        self.0.resume(len, parts)
     }
 
     /// Comes back to a checkpoint of this cache.

@@ -10,7 +10,7 @@ use crate::block::Norm;
 use crate::block::compressed::Pooled;
 use crate::block::rope::{Pairing, Rope};
 use crate::block::strands::Strands;
-use crate::cache::{LayerState, Rewind, Sequence, StateSpec};
+use crate::cache::{LayerState, Part, Rewind, Saved, Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
 use entries::Entries;
@@ -172,6 +172,66 @@ impl LayerState for State {
             State::KeyValue { store, .. } => store.bytes() as u64,
             State::Compressed { store, entries, .. } => store.bytes() as u64 + entries.iter().map(Entries::bytes).sum::<u64>(),
             State::Recurrent(state) => state.bytes() as u64,
+        }
+    }
+
+    fn holds(&self, len: usize, end: usize) -> bool {
+        let of = |store: &KvStore, window: Window| !store.is_ring() || store.shortest_at(end, window) <= len;
+        match self {
+            State::KeyValue { store, window } => of(store, *window),
+            State::Compressed { store, window, entries } => of(store, *window) && entries.iter().all(|e| e.shortest_at(end) <= len),
+            State::Recurrent(_) => false,
+        }
+    }
+
+    fn saved(&self) -> Saved {
+        match self {
+            State::KeyValue { window: Window::None, .. } => Saved::ByPosition,
+            State::KeyValue { .. } | State::Compressed { .. } | State::Recurrent(_) => Saved::Whole,
+        }
+    }
+
+    fn part_bytes(&self, part: &Part) -> usize {
+        match (self, part) {
+            (State::KeyValue { store, window: Window::None }, Part::Positions(positions)) => store.saved_bytes(positions),
+            (State::KeyValue { window: Window::None, .. }, Part::Whole(_)) | (_, Part::Positions(_)) => 0,
+            (State::KeyValue { store, window }, Part::Whole(len)) => store.saved_bytes(&KvStore::seen(*window, *len)),
+            (State::Compressed { store, window, entries }, Part::Whole(len)) => {
+                store.saved_bytes(&KvStore::seen(*window, *len)) + entries.iter().map(|e| e.saved_bytes(*len)).sum::<usize>()
+            }
+            (State::Recurrent(state), Part::Whole(_)) => state.bytes(),
+        }
+    }
+
+    fn save(&self, part: &Part, out: &mut Vec<u8>) {
+        match (self, part) {
+            (State::KeyValue { store, window: Window::None }, Part::Positions(positions)) => store.save(positions.clone(), out),
+            (State::KeyValue { window: Window::None, .. }, Part::Whole(_)) | (_, Part::Positions(_)) => {}
+            (State::KeyValue { store, window }, Part::Whole(len)) => store.save(KvStore::seen(*window, *len), out),
+            (State::Compressed { store, window, entries }, Part::Whole(len)) => {
+                store.save(KvStore::seen(*window, *len), out);
+                entries.iter().for_each(|e| e.save(*len, out));
+            }
+            (State::Recurrent(state), Part::Whole(_)) => state.save(out),
+        }
+    }
+
+    fn load(&mut self, part: &Part, bytes: &[u8]) {
+        match (self, part) {
+            (State::KeyValue { store, window: Window::None }, Part::Positions(positions)) => store.load(positions.clone(), bytes),
+            (State::KeyValue { window: Window::None, .. }, Part::Whole(_)) | (_, Part::Positions(_)) => {}
+            (State::KeyValue { store, window }, Part::Whole(len)) => store.load_alone(KvStore::seen(*window, *len), bytes),
+            (State::Compressed { store, window, entries }, Part::Whole(len)) => {
+                let seen = KvStore::seen(*window, *len);
+                let (own, mut bytes) = bytes.split_at(store.saved_bytes(&seen));
+                store.load_alone(seen, own);
+                for entries in entries {
+                    let (own, rest) = bytes.split_at(entries.saved_bytes(*len));
+                    entries.load(*len, own);
+                    bytes = rest;
+                }
+            }
+            (State::Recurrent(state), Part::Whole(_)) => state.load(bytes),
         }
     }
 }

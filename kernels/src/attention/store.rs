@@ -25,6 +25,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+mod saved;
+
 /// How a cached number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvType {
@@ -95,6 +97,8 @@ pub struct KvStore {
     room: usize,
     /// One past the last position written since position 0 was.
     end: usize,
+    /// Whole blocks before this position were never here: it was loaded without them.
+    since: usize,
 }
 
 impl fmt::Debug for KvStore {
@@ -246,7 +250,7 @@ impl KvStore {
             Some(v) => Some(Numbers::new(v, len(value_dim)?)?),
             None => None,
         };
-        Ok(KvStore { k, v, kv_heads, key_dim, value_dim, capacity, room, end: 0 })
+        Ok(KvStore { k, v, kv_heads, key_dim, value_dim, capacity, room, end: 0, since: 0 })
     }
 
     /// Stores keys `[n, kv_heads, key_dim]` and values `[n, kv_heads, value_dim]`, none where keys hold them, of positions
@@ -265,7 +269,7 @@ impl KvStore {
         }
         let blocks = first / BLOCK..(first + n).div_ceil(BLOCK);
         assert!(blocks.len() <= room / BLOCK, "{n} positions from {first} on into a ring of {room}");
-        self.end = if first == 0 { n } else { self.end.max(first + n) };
+        self.reach(first..first + n);
         let put = Put { cpu, kv_heads, blocks, first, n, room };
         let layout = if self.v.is_some() { Keys } else { Rows };
         match &mut self.k {
@@ -279,21 +283,39 @@ impl KvStore {
         }
     }
 
-    /// Whether it has less room than capacity, so that it lets go of old positions.
+    /// Takes note of positions that are there now. Position 0 starts anew.
+    fn reach(&mut self, positions: Range<usize>) {
+        if positions.start == 0 {
+            (self.end, self.since) = (0, 0);
+        }
+        self.end = self.end.max(positions.end);
+    }
+
+    /// Whether it may lack old positions: it has less room than capacity and lets go of them, or was loaded without them.
     pub fn is_ring(&self) -> bool {
-        self.room < self.capacity
+        self.room < self.capacity || self.since > 0
     }
 
     /// The first position still held: 0 until a ring has gone round.
     pub fn oldest(&self) -> usize {
-        self.end.next_multiple_of(BLOCK).saturating_sub(self.room)
+        self.oldest_at(self.end)
+    }
+
+    fn oldest_at(&self, end: usize) -> usize {
+        end.next_multiple_of(BLOCK).saturating_sub(self.room).max(self.since)
     }
 
     /// The shortest length but 0 that the sequence can be cut back to and go on from, where queries look through `window`.
     pub fn shortest(&self, window: Window) -> usize {
-        match (self.oldest(), window) {
+        self.shortest_at(self.end, window)
+    }
+
+    /// The same once it has grown to `end` positions.
+    pub fn shortest_at(&self, end: usize, window: Window) -> usize {
+        let end = end.max(self.end);
+        match (self.oldest_at(end), window) {
             (0, _) => 0,
-            (_, Window::None) => self.end,
+            (_, Window::None) => end,
             (oldest, Window::Sliding(n)) => oldest + n - 1,
             (oldest, Window::Chunked(n)) => oldest.next_multiple_of(n),
         }
@@ -338,7 +360,7 @@ impl KvStore {
         let (k, v) = (self.k.kind(), self.v.as_ref().map(Numbers::kind));
         let mut copy = KvStore::make(k, v, kv_heads, key_dim, value_dim, capacity, room - BLOCK.min(room))?;
         // What a ring has let go of stays gone in the copy.
-        copy.end = if self.oldest() > 0 { self.end } else { n };
+        (copy.end, copy.since) = (if self.oldest() > 0 { self.end } else { n }, self.since);
         let n = if self.oldest() > 0 { room } else { n.min(room) };
         for head in 0..kv_heads {
             let keys = head * room * key_dim..(head * room + n.next_multiple_of(BLOCK)) * key_dim;

@@ -19,6 +19,8 @@ pub use steps::{decays, time_steps};
 
 pub use crate::attention::AllocError;
 
+use zerocopy::IntoBytes;
+
 /// Columns of S that lie together: a head's `[values / 32][keys][32]`, the last filled up with zeros. So what one pass works
 /// on, 16 KB with 128 keys, stays in the first cache.
 const PANEL: usize = 32;
@@ -128,6 +130,22 @@ impl State {
     /// Bytes it holds.
     pub fn bytes(&self) -> usize {
         4 * (self.past.len() + self.memory.len())
+    }
+
+    /// Appends it to `out`, as it is.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.past.as_bytes());
+        out.extend_from_slice(self.memory.as_bytes());
+    }
+
+    /// Takes up what [`save`](State::save) wrote.
+    ///
+    /// # Panics
+    /// If it is of another size.
+    pub fn load(&mut self, bytes: &[u8]) {
+        let (past, memory) = bytes.split_at(4 * self.past.len());
+        self.past.as_mut_bytes().copy_from_slice(past);
+        self.memory.as_mut_bytes().copy_from_slice(memory);
     }
 
     /// The convolutions begin anew.

@@ -16,6 +16,8 @@ pub struct Entries {
     room: usize,
     /// One past the last position written since position 0 was.
     end: usize,
+    /// No row before this position was ever here: it was loaded without them.
+    since: usize,
     /// Entry j is its position j.
     pub(super) store: KvStore,
 }
@@ -26,12 +28,56 @@ impl Entries {
         let room = keep.min(capacity) + 2 * ratio;
         let store = KvStore::shared(kind, dim, dim, capacity / ratio + 1, capacity / ratio + 1);
         let store = store.map_err(|_| no_room((kind.bytes() * dim) as u64 * (capacity / ratio) as u64))?;
-        Ok(Entries { ratio, halves, dim, rows: vec![0.0; room * 2 * halves * dim], room, end: 0, store })
+        Ok(Entries { ratio, halves, dim, rows: vec![0.0; room * 2 * halves * dim], room, end: 0, since: 0, store })
     }
 
     /// The shortest length but 0 to go on from.
     pub(super) fn shortest(&self) -> usize {
-        if self.end <= self.room { 0 } else { self.end - self.room + 2 * self.ratio }
+        self.shortest_at(self.end)
+    }
+
+    /// The same once it has grown to `end` positions.
+    pub(super) fn shortest_at(&self, end: usize) -> usize {
+        let end = end.max(self.end);
+        let gone = if end <= self.room { 0 } else { end - self.room + 2 * self.ratio };
+        gone.max(if self.since > 0 { self.since + self.ratio } else { 0 })
+    }
+
+    /// Positions whose rows a sequence of `len` needs to go on: those of the entry that it is in, and of the one before.
+    fn needed(&self, len: usize) -> std::ops::Range<usize> {
+        (len - len % self.ratio).saturating_sub(self.ratio)..len
+    }
+
+    /// Numbers of a row.
+    fn width(&self) -> usize {
+        2 * self.halves * self.dim
+    }
+
+    pub(super) fn saved_bytes(&self, len: usize) -> usize {
+        self.needed(len).len() * self.width() * 4 + self.store.saved_bytes(&(0..len / self.ratio))
+    }
+
+    /// Appends what a sequence of `len` needs to go on to `out`: `[rows][entries]`.
+    pub(super) fn save(&self, len: usize, out: &mut Vec<u8>) {
+        let width = self.width();
+        for position in self.needed(len) {
+            out.extend(self.rows[position % self.room * width..][..width].iter().flat_map(|x| x.to_ne_bytes()));
+        }
+        self.store.save(0..len / self.ratio, out);
+    }
+
+    /// Takes up what [`save`](Entries::save) wrote, in place of everything.
+    pub(super) fn load(&mut self, len: usize, bytes: &[u8]) {
+        let (width, needed) = (self.width(), self.needed(len));
+        let (rows, entries) = bytes.split_at(needed.len() * width * 4);
+        for (position, row) in needed.clone().zip(rows.chunks_exact(width * 4)) {
+            let to = &mut self.rows[position % self.room * width..][..width];
+            for (to, x) in to.iter_mut().zip(row.as_chunks::<4>().0) {
+                *to = f32::from_ne_bytes(*x);
+            }
+        }
+        self.store.load(0..len / self.ratio, entries);
+        (self.end, self.since) = (len, needed.start);
     }
 
     /// A copy of what the first `len` positions left.
@@ -68,7 +114,7 @@ impl Entries {
             }
         }
         let n = values.len() / width;
-        self.end = if first == 0 { n } else { self.end.max(first + n) };
+        (self.end, self.since) = if first == 0 { (n, 0) } else { (self.end.max(first + n), self.since) };
         if made.is_empty() {
             return;
         }
