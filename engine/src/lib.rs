@@ -55,6 +55,7 @@ pub mod backend;
 pub mod batch;
 pub mod block;
 pub mod cache;
+pub mod catalogue;
 pub mod chat;
 pub mod config;
 pub mod decoder;

@@ -30,6 +30,8 @@ struct Inner {
     parts: Vec<Bytes>,
     paths: Vec<PathBuf>,
     file_bytes: u64,
+    /// Stands for every tensor where the header alone is here and a decoder is to be built all the same.
+    blank: Option<Bytes>,
 }
 
 /// What the first bytes of a file give: [`Gguf::from_head`].
@@ -141,6 +143,23 @@ impl Gguf {
         self.inner.parts.iter().map(|part| part.len() as u64).sum::<u64>() == self.inner.file_bytes
     }
 
+    /// The same model with zeros for weights, which take no memory: for a decoder that is built to be looked at, not to run.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] for a tensor beyond all reason.
+    #[allow(dead_code)] // until plans are made
+    pub(crate) fn hollow(&self) -> Result<Gguf> {
+        let most = self.tensors().map(TensorInfo::size).max().unwrap_or(0);
+        let blank = usize::try_from(most)
+            .ok()
+            .and_then(|most| Bytes::blank(most).ok())
+            .ok_or_else(|| Error::Memory(Fault::at(self.metadata().origin()).found(format!("a tensor of {most} bytes"))))?;
+        let Inner { metadata, tensors, index, parts, paths, file_bytes, .. } = &*self.inner;
+        let (metadata, tensors, index) = (metadata.clone(), tensors.clone(), index.clone());
+        let (parts, paths, file_bytes) = (parts.clone(), paths.clone(), *file_bytes);
+        Ok(Gguf { inner: Arc::new(Inner { metadata, tensors, index, parts, paths, file_bytes, blank: Some(blank) }) })
+    }
+
     fn assemble(parts: Vec<(Bytes, Part)>, paths: Vec<PathBuf>) -> Result<Gguf> {
         let (mut files, mut tensors, mut metadata) = (Vec::with_capacity(parts.len()), Vec::new(), None);
         for (bytes, part) in parts {
@@ -154,7 +173,7 @@ impl Gguf {
         }
         let index = tensors.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
         let file_bytes = files.iter().map(|file| file.len() as u64).sum();
-        Ok(Gguf { inner: Arc::new(Inner { metadata, tensors, index, parts: files, paths, file_bytes }) })
+        Ok(Gguf { inner: Arc::new(Inner { metadata, tensors, index, parts: files, paths, file_bytes, blank: None }) })
     }
 
     /// The facts of the model.
@@ -178,6 +197,9 @@ impl Gguf {
     /// Where the tensor is of another model and would reach beyond this one's files, or the header alone is here
     /// ([`Gguf::has_weights`]).
     pub fn bytes(&self, tensor: &TensorInfo) -> Bytes {
+        if let Some(blank) = &self.inner.blank {
+            return blank.slice(0..tensor.size as usize);
+        }
         // Both fit: the door has checked the end against the length of a mapping.
         let start = tensor.offset as usize;
         self.inner.parts[tensor.part].slice(start..start + tensor.size as usize)

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 /// A shared range of bytes. Cloning it copies nothing; the file stays mapped as long as one of them lives.
 #[derive(Clone)]
@@ -34,6 +34,12 @@ impl Bytes {
         // derived from them are kept apart from the mapping and checked again by slice indexing when used.
         let map = unsafe { Mmap::map(file)? };
         Ok(Bytes::whole(Storage::Mapped(map)))
+    }
+
+    /// So many zeros, which take no memory until they are read.
+    pub(super) fn blank(len: usize) -> std::io::Result<Bytes> {
+        let map = MmapOptions::new().len(len.max(1)).no_reserve_swap().map_anon()?.make_read_only()?;
+        Ok(Bytes { len, ..Bytes::whole(Storage::Mapped(map)) })
     }
 
     fn whole(storage: Storage) -> Bytes {

@@ -69,8 +69,14 @@ impl GgufWriter {
         Ok(self)
     }
 
-    /// Writes everything before the data. Give it a buffered writer.
-    pub fn start<W: Write>(self, mut out: W) -> io::Result<GgufBody<W>> {
+    /// The size of the file that it would write.
+    pub fn file_bytes(&self) -> u64 {
+        let data = self.tensors.last().map_or(0, |last| (last.offset + last.size).next_multiple_of(ALIGNMENT));
+        self.head().len() as u64 + data
+    }
+
+    /// Everything before the data: what [`start`](GgufWriter::start) writes.
+    pub fn head(&self) -> Vec<u8> {
         let mut head = Vec::new();
         head.extend(b"GGUF");
         head.extend(3u32.to_le_bytes());
@@ -89,7 +95,12 @@ impl GgufWriter {
             head.extend(tensor.offset.to_le_bytes());
         }
         head.resize(head.len().next_multiple_of(ALIGNMENT as usize), 0);
-        out.write_all(&head)?;
+        head
+    }
+
+    /// Writes everything before the data. Give it a buffered writer.
+    pub fn start<W: Write>(self, mut out: W) -> io::Result<GgufBody<W>> {
+        out.write_all(&self.head())?;
         Ok(GgufBody { out, tensors: self.tensors, current: 0, written: 0 })
     }
 }

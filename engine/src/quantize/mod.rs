@@ -210,6 +210,21 @@ pub fn quantize(src: &Gguf, dst: impl AsRef<Path>, options: QuantizeOptions, mut
     Ok(report)
 }
 
+/// The type that each tensor of a model gets in a file of this kind, in the order of the model.
+///
+/// ```
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.gguf");
+/// use hob::quantize::{FileType, types};
+///
+/// let model = hob::gguf::Gguf::open(path)?;
+/// let bytes: u64 = model.tensors().zip(types(&model, FileType::Q4_0)).filter_map(|(t, kind)| kind.bytes(&t.dims)).sum();
+/// assert!(bytes < model.file_bytes());
+/// # Ok::<(), hob::Error>(())
+/// ```
+pub fn types(model: &Gguf, kind: FileType) -> Vec<TensorType> {
+    mix::plan(model, kind).into_iter().map(|(kind, _)| kind).collect()
+}
+
 /// A name must be free, and not the source's own: the source is mapped, and writing into it would change what is read.
 fn check_destination(src: &Gguf, dst: &Path, existing: Existing) -> Result<()> {
     let refuse = |found: &str, help: &str| {
