@@ -42,6 +42,10 @@ pub struct Config {
     pub late_norm: Option<NormKind>,
     /// Width of the vector that each layer has of every token, where they have one (Gemma 4 E2B).
     pub per_layer_width: Option<usize>,
+    /// Strands of the residual stream that layers predict and correct, where it has some (Gemma 3n).
+    pub altup_strands: Option<usize>,
+    /// How many standard deviations above its mean a gate must be to let anything through, for each layer; 0 where all pass (Gemma 3n).
+    pub sparsity: Option<Vec<f32>>,
     /// Which normalisation the layers use; the epsilon key in the file decides.
     pub norm: NormKind,
     /// Epsilon of the normalisation.
@@ -367,6 +371,8 @@ impl Config {
             shared_kv_layers,
             late_norm: None,
             per_layer_width: keys.usize("embedding_length_per_layer_input")?.filter(|n| *n > 0),
+            altup_strands: altup(&keys)?,
+            sparsity: sparsity(&keys, blocks)?,
             norm,
             eps,
             parallel_residual: keys.meta.bool(&keys.name("use_parallel_residual"))?,
@@ -544,6 +550,26 @@ fn compressed(keys: &Keys<'_>, blocks: usize, rotary: usize, key_dim: usize) -> 
         index_dim,
         index_most: keys.required("attention.indexer.top_k")?,
     }))
+}
+
+fn altup(keys: &Keys<'_>) -> Result<Option<usize>> {
+    match keys.usize("altup.active_idx")? {
+        None | Some(0) => keys.usize("altup.num_inputs"),
+        Some(n) => {
+            let fault = Fault::at(keys.name("altup.active_idx")).expected("0: layers that work on the first strand");
+            Err(Error::Unsupported(fault.found(n)))
+        }
+    }
+}
+
+fn sparsity(keys: &Keys<'_>, layers: usize) -> Result<Option<Vec<f32>>> {
+    let name = keys.name("activation_sparsity_scale");
+    let Some(list) = keys.meta.f32s(&name)? else { return Ok(None) };
+    if list.len() != layers || list.iter().any(|x| !x.is_finite()) {
+        let fault = Fault::at(name).expected(format!("{layers} finite numbers, one a layer"));
+        return Err(Error::Gguf(fault.found(format!("{} numbers", list.len()))));
+    }
+    Ok(Some(list.to_vec()))
 }
 
 fn strands(keys: &Keys<'_>) -> Result<Option<StrandConfig>> {

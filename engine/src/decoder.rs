@@ -6,6 +6,8 @@
 //! x += input(x);  x *= scale                                                      where the layer has them (Gemma 4)
 //! ```
 //!
+//! Two families have several strands of x: DeepSeek V4 (`block/strands.rs`) and Gemma 3n (`block/altup.rs`).
+//!
 //! Which norms a layer has is read off its tensors: attn_norm and ffn_norm: pre-norm; attn_norm and post_attention_norm
 //! without ffn_norm: pre-norm whose second norm bears the other name; all four: sandwich (Gemma); only the two post norms:
 //! post-norm (OLMo 2); attn_norm alone: parallel residual (Command R), which files of two norms ask for by name (GPT-NeoX), or a
@@ -13,10 +15,11 @@
 
 use crate::backend::{Backend, Linear};
 use crate::batch::{Canceller, Entry, Logits};
-use crate::block::per_layer::{LayerInput, LayerInputs};
+use crate::block::altup::Ends;
+use crate::block::per_layer::LayerInputs;
 use crate::block::rope::Rope;
 use crate::block::strands::{Role, Strands};
-use crate::block::{FeedForward, Mixer, Norm, Work};
+use crate::block::{Norm, Work};
 use crate::cache::{Cache, CacheOptions, Sequence};
 use crate::config::Config;
 use crate::device::{self, Device};
@@ -24,8 +27,11 @@ use crate::error::{Error, Fault, Result};
 use crate::family::{EmbeddingScale, Family, LogitScale};
 use crate::gguf::Gguf;
 use crate::weights::Loader;
+use layer::Layer;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+
+mod layer;
 
 /// A model that can be stepped, whatever computes it.
 pub trait Run: Send + Sync {
@@ -84,36 +90,6 @@ pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>> {
     device::place(gguf, options).map(|placed| placed.run)
 }
 
-/// How a layer's two halves meet the residual stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Residual {
-    /// Each is added before the next begins.
-    Serial,
-    /// Both work on the same input (GPT-J; Command R).
-    Parallel,
-}
-
-/// One layer: see the formula at the head of this file.
-pub struct Layer<B: Backend> {
-    pre: Option<Norm<B>>,
-    mixers: Vec<Mixer<B>>,
-    post: Option<Norm<B>>,
-    pre_ffn: Option<Norm<B>>,
-    ffn: Option<FeedForward<B>>,
-    post_ffn: Option<Norm<B>>,
-    residual: Residual,
-    /// How its two halves meet the strands of the residual stream, where it has several.
-    strands: Option<[Strands<B>; 2]>,
-    /// Factor on what each half adds to the residual stream.
-    residual_scale: f32,
-    /// What it makes of its own vector of the token.
-    input: Option<LayerInput<B>>,
-    /// Factor on the residual stream at its end.
-    scale: Option<f32>,
-    /// Number of its first mixer's state among those of a sequence.
-    slot: usize,
-}
-
 /// A model on a back end.
 pub struct Decoder<B: Backend> {
     backend: B,
@@ -127,6 +103,8 @@ pub struct Decoder<B: Backend> {
     head: Linear<B>,
     /// How the head reads the strands of the residual stream, where it has several.
     strands: Option<Strands<B>>,
+    /// Where strands come from and go that layers predict and correct.
+    ends: Option<Ends<B>>,
     /// Factor on the logits, or divisor.
     logit_scale: LogitScale,
     weights_read: WeightsRead,
@@ -151,128 +129,6 @@ impl<B: Backend> Default for Buffers<B> {
     fn default() -> Buffers<B> {
         let tensor = B::Tensor::default;
         Buffers { work: Work::default(), x: tensor(), y: tensor(), z: tensor(), logits: tensor() }
-    }
-}
-
-impl<B: Backend> Layer<B> {
-    fn load(loader: &Loader<'_, B>, index: usize, slot: usize, ropes: &mut Vec<Rope>) -> Result<Layer<B>> {
-        let name = |part: &str| format!("blk.{index}.{part}");
-        let norm = |part: &str| loader.norm(&name(part), loader.config.width);
-        let mut pre = norm("attn_norm")?;
-        let mut post = norm("post_attention_norm")?;
-        let mut pre_ffn = norm("ffn_norm")?;
-        let post_ffn = norm("post_ffw_norm")?;
-        if pre.is_some() && pre_ffn.is_none() && post_ffn.is_none() {
-            pre_ffn = post.take();
-        }
-        if pre.is_none() && post.is_none() {
-            return Err(loader.missing(&name("attn_norm.weight")));
-        }
-        let mut residual = match loader.config.parallel_residual {
-            Some(true) => Residual::Parallel,
-            Some(false) | None if pre_ffn.is_none() && post.is_none() => Residual::Parallel,
-            Some(false) | None => Residual::Serial,
-        };
-        // Falcon 40B's norms: the second is attention's, the first the feed-forward block's.
-        if let Some(second) = norm("attn_norm_2")? {
-            (pre, pre_ffn, residual) = (Some(second), pre, Residual::Parallel);
-        }
-        let ffn = FeedForward::load(loader, index)?;
-        let mixers = Mixer::load(loader, index, ropes)?;
-        if mixers.is_empty() && ffn.is_none() {
-            return Err(loader.missing(&name("attn_q.weight")));
-        }
-        let strands = match loader.config.strands {
-            None => None,
-            Some(config) => {
-                let of = |part: &str| Strands::load(loader, &name(part), config, Role::Block);
-                Some([of("hc_attn")?, of("hc_ffn")?])
-            }
-        };
-        Ok(Layer {
-            pre,
-            mixers,
-            post,
-            pre_ffn,
-            ffn,
-            post_ffn,
-            residual,
-            strands,
-            residual_scale: loader.config.residual_scale.unwrap_or(1.0),
-            input: LayerInput::load(loader, index)?,
-            scale: loader.values(&name("layer_output_scale.weight"), 1)?.map(|s| s[0]),
-            slot,
-        })
-    }
-
-    /// Adds the layer's work to `x`.
-    fn forward(&self, backend: &B, buffers: &mut Buffers<B>, sequences: &mut [&mut Sequence<B>], stop: &Canceller) -> Result<()> {
-        let Buffers { work, x, y, z, .. } = buffers;
-        if let Some([first, second]) = &self.strands {
-            first.read(backend, work, x, z);
-            normed(backend, work, z, self.pre.as_ref());
-            for (i, mixer) in self.mixers.iter().enumerate() {
-                let out = if i == 0 { &mut *y } else { &mut *z };
-                mixer.forward(backend, work, sequences, self.slot + i, out);
-                if i > 0 {
-                    backend.add(&mut work.step, y, z);
-                }
-            }
-            first.write(backend, work, x, y);
-            running(stop)?;
-            let Some(ffn) = &self.ffn else { return Ok(()) };
-            second.read(backend, work, x, z);
-            normed(backend, work, z, self.pre_ffn.as_ref());
-            ffn.forward(backend, work, z, y);
-            second.write(backend, work, x, y);
-            return running(stop);
-        }
-        normed(backend, work, x, self.pre.as_ref());
-        for (i, mixer) in self.mixers.iter().enumerate() {
-            let out = if i == 0 { &mut *y } else { &mut *z };
-            mixer.forward(backend, work, sequences, self.slot + i, out);
-            if i > 0 {
-                backend.add(&mut work.step, y, z);
-            }
-        }
-        running(stop)?;
-        if self.residual == Residual::Parallel && self.pre_ffn.is_some() {
-            normed(backend, work, x, self.pre_ffn.as_ref());
-        }
-        if !self.mixers.is_empty() {
-            self.add_normed(backend, work, x, y, z, self.post.as_ref());
-        }
-        if let Some(ffn) = &self.ffn {
-            match self.residual {
-                Residual::Parallel => {}
-                Residual::Serial => normed(backend, work, x, self.pre_ffn.as_ref()),
-            }
-            ffn.forward(backend, work, x, y);
-            running(stop)?;
-            self.add_normed(backend, work, x, y, z, self.post_ffn.as_ref());
-        }
-        if let Some(input) = &self.input {
-            input.forward(backend, work, x);
-        }
-        if let Some(scale) = self.scale {
-            backend.scale(&mut work.step, x, scale);
-        }
-        Ok(())
-    }
-
-    /// `x += scale · norm(y)`, by way of `z`.
-    fn add_normed(&self, backend: &B, work: &mut Work<B>, x: &mut B::Tensor, y: &mut B::Tensor, z: &mut B::Tensor, norm: Option<&Norm<B>>) {
-        let part = match norm {
-            Some(norm) => {
-                backend.norm(&mut work.step, y, norm, z);
-                z
-            }
-            None => y,
-        };
-        if self.residual_scale != 1.0 {
-            backend.scale(&mut work.step, part, self.residual_scale);
-        }
-        backend.add(&mut work.step, x, part);
     }
 }
 
@@ -331,6 +187,7 @@ impl<B: Backend> Decoder<B> {
         let embed = loader.matrix(embed, vocab, width)?;
         let inputs = LayerInputs::load(&loader)?;
         let strands = config.strands.map(|c| Strands::load(&loader, "output_hc", c, Role::Head)).transpose()?;
+        let ends = Ends::load(&loader)?;
         loader.finish()?;
         let embed_scale = config.embedding_scale.unwrap_or(match family.embedding {
             EmbeddingScale::One => 1.0,
@@ -340,7 +197,22 @@ impl<B: Backend> Decoder<B> {
         let spare = Mutex::default();
         let logit_scale = family.logit_scale;
         let norm = Some(norm);
-        Ok(Decoder { backend, config, ropes, embed, embed_scale, inputs, layers, norm, head, strands, logit_scale, weights_read, spare })
+        Ok(Decoder {
+            backend,
+            config,
+            ropes,
+            embed,
+            embed_scale,
+            inputs,
+            layers,
+            norm,
+            head,
+            strands,
+            ends,
+            logit_scale,
+            weights_read,
+            spare,
+        })
     }
 
     /// The formula, from ids to logits.
@@ -359,6 +231,10 @@ impl<B: Backend> Decoder<B> {
                 std::mem::swap(x, z);
             }
         }
+        if let Some(ends) = &self.ends {
+            let Buffers { work, x, y, z, .. } = &mut *buffers;
+            ends.begin(backend, &mut work.step, x, y, z);
+        }
         for layer in &self.layers {
             layer.forward(backend, buffers, sequences, stop)?;
         }
@@ -370,6 +246,9 @@ impl<B: Backend> Decoder<B> {
         if let Some(strands) = &self.strands {
             strands.read(backend, work, y, z);
             std::mem::swap(y, z);
+        }
+        if let Some(ends) = &self.ends {
+            ends.end(backend, work, y);
         }
         normed(backend, work, y, self.norm.as_ref());
         backend.linear(&mut work.step, &work.h, &mut [(&self.head, &mut *logits)]);
@@ -491,42 +370,6 @@ impl<B: Backend> Run for Decoder<B> {
 
     fn weights_read(&self) -> WeightsRead {
         self.weights_read
-    }
-}
-
-impl<B: Backend> fmt::Display for Layer<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let half = |f: &mut fmt::Formatter<'_>, pre: &Option<Norm<B>>, what: &str, post: &Option<Norm<B>>| {
-            if let Some(norm) = pre {
-                write!(f, "{norm} → ")?;
-            }
-            f.write_str(what)?;
-            if let Some(norm) = post {
-                write!(f, " → {norm}")?;
-            }
-            Ok(())
-        };
-        let mixers: Vec<_> = self.mixers.iter().map(Mixer::to_string).collect();
-        if let ([], Some(ffn)) = (&*mixers, &self.ffn) {
-            half(f, &self.pre, &ffn.to_string(), &self.post_ffn)?;
-            return f.write_str(" → +");
-        }
-        half(f, &self.pre, &mixers.join(" + "), &self.post)?;
-        if let Some(ffn) = &self.ffn {
-            f.write_str(match self.residual {
-                Residual::Serial => " → +; ",
-                Residual::Parallel => " ∥ ",
-            })?;
-            half(f, &self.pre_ffn, &ffn.to_string(), &self.post_ffn)?;
-        }
-        f.write_str(" → +")?;
-        if let Some(input) = &self.input {
-            write!(f, "; {input}")?;
-        }
-        if self.scale.is_some() {
-            f.write_str("; scaled")?;
-        }
-        Ok(())
     }
 }
 

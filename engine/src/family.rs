@@ -77,8 +77,10 @@ pub enum Looks {
 pub enum Values {
     /// A projection of their own.
     Projected,
-    /// The same, or that of the keys where a layer has none; either way normed without a weight (Gemma 4).
+    /// The same, normed without a weight (Gemma 3n).
     Normed,
+    /// The same, or that of the keys where a layer has none (Gemma 4).
+    NormedOrKeys,
 }
 
 /// Which layers have a rope.
@@ -162,6 +164,16 @@ pub static FAMILIES: &[Family] = &[
         models: "Gemma 4",
         activation: Activation::GeluTanh,
         embedding: EmbeddingScale::SqrtWidth,
+        values: Values::NormedOrKeys,
+        fix: gemma4,
+        ..BASE
+    },
+    Family {
+        names: &["gemma3n"],
+        models: "Gemma 3n",
+        activation: Activation::GeluTanh,
+        embedding: EmbeddingScale::SqrtWidth,
+        windows: Windows::AllButEvery(5),
         values: Values::Normed,
         fix: gemma4,
         ..BASE
@@ -334,7 +346,6 @@ pub static LACKING: &[(&str, &[&str])] = &[
     ("its activation (xIELU)", &["apertus"]),
     ("query and key norms after the rotation", &["hunyuan-dense", "hunyuan-moe"]),
     ("tokens of pictures", &["chameleon", "cogvlm", "mllama"]),
-    ("streams side by side (AltUp) and a low-rank residual (LAuReL)", &["gemma3n"]),
     ("drafting, for which it goes with another model: open that one", &["eagle3", "dflash", "gemma4-assistant"]),
 ];
 
@@ -373,7 +384,7 @@ fn minicpm(config: &mut Config) {
     config.logit_scale.get_or_insert(config.width as f32 / 256.0);
 }
 
-/// Queries and keys are normed, which leaves nothing to scale; the cap is left out of some files (`modeling_gemma4.py`).
+/// Gemma 3n and 4. Queries and keys are normed, which leaves nothing to scale; the cap is left out of some files (`modeling_gemma4.py`).
 fn gemma4(config: &mut Config) {
     config.attention_scale.get_or_insert(1.0);
     config.final_softcap.get_or_insert(30.0);

@@ -92,10 +92,15 @@ fn elementwise() {
     for (rows, width) in SHAPES {
         let (x, y) = (numbers(rows * width, 4, 5.0), numbers(rows * width, 5, 5.0));
         let bias = &y[..width];
+        let runs = if rows % 3 == 0 { 3 } else { 1 };
         type InPlace<'a> = (&'static str, &'a dyn Fn(&mut [f32]), &'a dyn Fn(Cpu<'_>, &mut [f32]));
-        let table: [InPlace<'_>; 4] = [
+        let rows_of_like = &y[..rows * width / runs];
+        let table: [InPlace<'_>; 7] = [
             ("add", &|x| naive::ops::add(x, &y), &|cpu, x| ops::add(cpu, x, &y)),
             ("add_bias", &|x| naive::ops::add_bias(x, bias), &|cpu, x| ops::add_bias(cpu, x, bias)),
+            ("scale_by", &|x| naive::ops::scale_by(x, bias), &|cpu, x| ops::scale_by(cpu, x, bias)),
+            ("rescale", &|x| naive::ops::rescale(x, runs, rows_of_like, width), &|cpu, x| ops::rescale(cpu, x, runs, rows_of_like, width)),
+            ("sparsify", &|x| naive::ops::sparsify(x, 1.6, width), &|cpu, x| ops::sparsify(cpu, x, 1.6, width)),
             ("scale", &|x| naive::ops::scale(x, 0.3), &|cpu, x| ops::scale(cpu, x, 0.3)),
             ("softcap", &|x| naive::ops::softcap(x, 30.0), &|cpu, x| ops::softcap(cpu, x, 30.0)),
         ];
@@ -108,6 +113,16 @@ fn elementwise() {
                 equal(&out, &expected, &format!("{name} [{rows}, {width}] {}", cpu.level));
             });
         }
+        let (at, part) = (width / 3, width - width / 3 * 2);
+        let mut expected = x.clone();
+        for (x, y) in expected.chunks_exact_mut(width).zip(y.chunks_exact(part)) {
+            naive::ops::add(&mut x[at..at + part], y);
+        }
+        everywhere(|cpu| {
+            let mut out = x.clone();
+            ops::add_channels(cpu, (&mut out, width), at, (&y[..rows * part], part));
+            equal(&out, &expected, &format!("add_channels [{rows}, {width}] {}", cpu.level));
+        });
         for act in Activation::ALL {
             let (mut expected, mut activated) = (x.clone(), x.clone());
             naive::ops::glu(act, &mut expected, &y);

@@ -692,6 +692,24 @@ impl Backend for CpuBackend {
         ops::copy_channels(self.cpu(&step.stop), (x.values(), x.width), from, (out.shape(x.rows, width), width), 0, width);
     }
 
+    fn add_to_columns(&self, step: &mut Step, x: &mut Tensor, from: usize, y: &Tensor) {
+        let width = x.width;
+        ops::add_channels(self.cpu(&step.stop), (x.values_mut(), width), from, (y.values(), y.width));
+    }
+
+    fn rescale(&self, step: &mut Step, x: &mut Tensor, like: &Tensor, runs: usize) {
+        ops::rescale(self.cpu(&step.stop), x.values_mut(), runs, like.values(), like.width);
+    }
+
+    fn sparsify(&self, step: &mut Step, x: &mut Tensor, sigmas: f32) {
+        let width = x.width;
+        ops::sparsify(self.cpu(&step.stop), x.values_mut(), sigmas, width);
+    }
+
+    fn scale_by(&self, step: &mut Step, x: &mut Tensor, by: &Vec<f32>) {
+        ops::scale_by(self.cpu(&step.stop), x.values_mut(), by);
+    }
+
     fn copy(&self, _: &mut Step, x: &Tensor, out: &mut Tensor) {
         out.shape(x.rows, x.width).copy_from_slice(x.values());
     }

@@ -289,6 +289,14 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn gate(&self, step: &mut Self::Step, x: &mut Self::Tensor, gate: &Self::Tensor);
     /// `out[t] = x[t][from..from + width]`.
     fn columns(&self, step: &mut Self::Step, x: &Self::Tensor, from: usize, width: usize, out: &mut Self::Tensor);
+    /// `x[t][from..] += y[t]`: adds where [`columns`](Backend::columns) reads.
+    fn add_to_columns(&self, step: &mut Self::Step, x: &mut Self::Tensor, from: usize, y: &Self::Tensor);
+    /// Each of the `runs` that make a row of `x` gets the root mean square of the same row of `like`.
+    fn rescale(&self, step: &mut Self::Step, x: &mut Self::Tensor, like: &Self::Tensor, runs: usize);
+    /// Of each row what is more than `sigmas` standard deviations above its mean, less that; 0 for the rest.
+    fn sparsify(&self, step: &mut Self::Step, x: &mut Self::Tensor, sigmas: f32);
+    /// `x[t] *= by`, channel by channel.
+    fn scale_by(&self, step: &mut Self::Step, x: &mut Self::Tensor, by: &Self::Vector);
     /// `out = x`.
     fn copy(&self, step: &mut Self::Step, x: &Self::Tensor, out: &mut Self::Tensor);
     /// `x += y`.

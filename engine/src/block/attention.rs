@@ -174,13 +174,13 @@ impl<B: Backend> KeysValues<B> {
             let [q, k, v] = loader.fused(&name("attn_qkv"), heights, width)?;
             (q, k, Some(v))
         } else {
-            let keys = loader.family.values == Values::Normed && !loader.has(&name("attn_v.weight")) && k_rows == v_rows;
+            let keys = loader.family.values == Values::NormedOrKeys && !loader.has(&name("attn_v.weight")) && k_rows == v_rows;
             let v = if keys { None } else { Some(loader.linear(&name("attn_v"), v_rows, width)?) };
             (loader.linear(&name("attn_q"), q_rows, width)?, loader.linear(&name("attn_k"), k_rows, width)?, v)
         };
         let v_norm = match loader.family.values {
             Values::Projected => None,
-            Values::Normed => Some(loader.plain_norm(v_rows / kv_heads)?),
+            Values::Normed | Values::NormedOrKeys => Some(loader.plain_norm(v_rows / kv_heads)?),
         };
         let k_norm = head_norm(loader, &name("attn_k_norm"), k_rows / kv_heads, kv_heads)?;
         Ok((q, Some(KeysValues { k, k_norm, v, v_norm })))

@@ -13,6 +13,8 @@ pub struct Dense<B: Backend> {
     up: Linear<B>,
     down: Linear<B>,
     activation: Activation,
+    /// Standard deviations that a gate must be above its mean, where not all pass.
+    sparse: Option<f32>,
     ff: usize,
 }
 
@@ -27,9 +29,11 @@ impl<B: Backend> Dense<B> {
         if !loader.has(&name("ffn_gate.weight")) && loader.rows(&name("ffn_up.weight")) == Some(2 * ff) {
             let [gate, up] = loader.fused(&name("ffn_up"), [ff, ff], loader.config.width)?;
             let down = loader.linear(&name("ffn_down"), loader.config.width, ff)?;
-            return Ok(Dense { gate: Some(gate), up, down, activation: loader.family.activation, ff });
+            return Ok(Dense { gate: Some(gate), up, down, activation: loader.family.activation, sparse: None, ff });
         }
-        Dense::of(loader, [&name("ffn_gate"), &name("ffn_up"), &name("ffn_down")], ff)
+        let dense = Dense::of(loader, [&name("ffn_gate"), &name("ffn_up"), &name("ffn_down")], ff)?;
+        let sparse = loader.config.sparsity.as_ref().map(|layers| layers[index]).filter(|sigmas| *sigmas != 0.0);
+        Ok(Dense { sparse, ..dense })
     }
 
     /// A block of the tensors `[gate, up, down]` with hidden width `ff`.
@@ -44,6 +48,7 @@ impl<B: Backend> Dense<B> {
             up: loader.linear(up, ff, width)?,
             down: loader.linear(down, width, ff)?,
             activation: loader.family.activation,
+            sparse: None,
             ff,
         })
     }
@@ -54,6 +59,9 @@ impl<B: Backend> Dense<B> {
         let hidden = match &self.gate {
             Some(gate) => {
                 backend.linear(step, &work.h, &mut [(gate, &mut work.gate), (&self.up, &mut work.up)]);
+                if let Some(sigmas) = self.sparse {
+                    backend.sparsify(step, &mut work.gate, sigmas);
+                }
                 backend.glu(step, self.activation, &mut work.gate, &work.up);
                 &work.gate
             }
@@ -70,6 +78,7 @@ impl<B: Backend> Dense<B> {
 impl<B: Backend> fmt::Display for Dense<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let glu = if self.gate.is_some() { " glu" } else { "" };
-        write!(f, "{}{glu} {}", activation_name(self.activation), self.ff)
+        write!(f, "{}{glu} {}", activation_name(self.activation), self.ff)?;
+        self.sparse.map_or(Ok(()), |sigmas| write!(f, " above {sigmas:.2}σ"))
     }
 }

@@ -1,5 +1,6 @@
 //! The organs of a decoder: one a file.
 
+pub mod altup;
 pub mod attention;
 pub mod beside;
 pub mod compressed;
@@ -102,6 +103,8 @@ pub struct Work<B: Backend> {
     pub inputs: B::Tensor,
     /// Weights of strands, `[tokens, strands · (strands + 2)]`.
     pub strands: B::Tensor,
+    /// What AltUp keeps from a prediction to its correction.
+    pub altup: altup::Held<B>,
     /// Of compressed attention: values and scores; queries, weights, values and scores of its index.
     pub entries: [B::Tensor; 6],
 }
@@ -123,6 +126,7 @@ impl<B: Backend> Default for Work<B> {
             shared: Default::default(),
             inputs: Default::default(),
             strands: Default::default(),
+            altup: Default::default(),
             entries: Default::default(),
         }
     }

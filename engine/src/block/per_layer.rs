@@ -88,13 +88,18 @@ impl<B: Backend> LayerInput<B> {
 
     /// `x += norm(Wo · (act(Wg·x) · e))`
     pub fn forward(&self, backend: &B, work: &mut Work<B>, x: &mut B::Tensor) {
+        self.vector(backend, work, x);
+        backend.add(&mut work.step, x, &work.h);
+    }
+
+    /// `h = norm(Wo · (act(Wg·x) · e))`
+    pub fn vector(&self, backend: &B, work: &mut Work<B>, x: &B::Tensor) {
         let step = &mut work.step;
         backend.linear(step, x, &mut [(&self.gate, &mut work.gate)]);
         backend.columns(step, &work.inputs, self.from, self.w, &mut work.up);
         backend.glu(step, self.activation, &mut work.gate, &work.up);
         backend.linear(step, &work.gate, &mut [(&self.project, &mut work.shared)]);
         backend.norm(step, &work.shared, &self.norm, &mut work.h);
-        backend.add(step, x, &work.h);
     }
 }
 

@@ -168,7 +168,7 @@ pub(crate) fn tensors(shape: &Shape) -> Vec<Tensor> {
         let full = shape.window.as_ref().and_then(|w| w.full_head_dim);
         let pairs = rope.dims.or(full).unwrap_or(shape.head_dim) / 2;
         match rope.scaling.as_deref() {
-            Some("llama3" | "gemma4") => list.small("rope_freqs.weight", &[pairs]),
+            Some("llama3" | "proportional") => list.small("rope_freqs.weight", &[pairs]),
             Some("longrope") => {
                 list.small("rope_factors_long.weight", &[pairs]);
                 list.small("rope_factors_short.weight", &[pairs]);
@@ -511,7 +511,7 @@ fn attention_facts(shape: &Shape, set: &mut impl FnMut(&str, Value)) {
         }
         match rope.scaling.as_deref() {
             None | Some("llama3") => {}
-            Some("gemma4") => {
+            Some("proportional") => {
                 set("rope.freq_base_swa", Value::F32(10_000.0));
                 set("rope.dimension_count_swa", count(shape.head_dim));
             }

@@ -251,7 +251,7 @@ pub struct RopeShape {
     pub base: f32,
     /// Channels of a head that turn; all where absent.
     pub dims: Option<u64>,
-    /// `linear`, `yarn`, `longrope`, or `llama3` and `gemma4`, whose factors lie in a tensor.
+    /// `linear`, `yarn`, `longrope`, or `llama3` and `proportional`, whose factors lie in a tensor.
     pub scaling: Option<String>,
     /// How far positions are stretched.
     pub factor: Option<f32>,

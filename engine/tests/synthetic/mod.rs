@@ -121,8 +121,12 @@ impl Header {
 
 /// An array of numbers, or else of truths.
 fn list(value: &str) -> Value {
-    match value.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>() {
+    let parts = || value.split(',');
+    if let Ok(numbers) = parts().map(str::parse).collect::<Result<Vec<u32>, _>>() {
+        return Value::from(numbers);
+    }
+    match parts().map(str::parse).collect::<Result<Vec<f32>, _>>() {
         Ok(numbers) => Value::from(numbers),
-        Err(_) => Value::from(value.split(',').map(|v| v == "true").collect::<Vec<bool>>()),
+        Err(_) => Value::from(parts().map(|v| v == "true").collect::<Vec<bool>>()),
     }
 }

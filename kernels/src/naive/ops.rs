@@ -21,6 +21,42 @@ pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, width: usize, out: 
     }
 }
 
+/// Each run of `width` in x `[rows, runs, width]`: `x *= √(Σy²/width) / √max(Σx²/width, 10⁻⁵)`, y the same row of `like` `[rows, width]`.
+pub fn rescale(x: &mut [f32], runs: usize, like: &[f32], width: usize) {
+    let mean_square = |x: &[f32]| {
+        let mut sums = [0f32; 16];
+        for (k, x) in x.iter().enumerate() {
+            sums[k % 16] = x.mul_add(*x, sums[k % 16]);
+        }
+        tree16(sums) / width as f32
+    };
+    for (row, like) in x.chunks_exact_mut(runs * width).zip(like.chunks_exact(width)) {
+        for x in row.chunks_exact_mut(width) {
+            let factor = mean_square(like).sqrt() / max(mean_square(x), RESCALE_FLOOR).sqrt();
+            scale(x, factor);
+        }
+    }
+}
+
+/// The least mean square that is divided by (`modeling_gemma3n.py` of transformers, `epsilon_tensor`).
+pub(crate) const RESCALE_FLOOR: f32 = 1e-5;
+
+/// Each row: `m = Σx/width`, `s = √(Σ(x-m)²/width)`, `x = max(x - fma(s, sigmas, m), 0)`.
+pub fn sparsify(x: &mut [f32], sigmas: f32, width: usize) {
+    for row in x.chunks_exact_mut(width) {
+        let (mut sums, mut squares) = ([0f32; 16], [0f32; 16]);
+        for (k, x) in row.iter().enumerate() {
+            sums[k % 16] += x;
+        }
+        let mean = tree16(sums) / width as f32;
+        for (k, x) in row.iter().enumerate() {
+            squares[k % 16] = (x - mean).mul_add(x - mean, squares[k % 16]);
+        }
+        let cut = (tree16(squares) / width as f32).sqrt().mul_add(sigmas, mean);
+        row.iter_mut().for_each(|x| *x = max(*x - cut, 0.0));
+    }
+}
+
 /// Each row: `m = Σx/width`, `r = 1/√(Σ(x-m)²/width + eps)`, `out = ((x-m)·r)·weight`, or `fma((x-m)·r, weight, bias)`.
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, width: usize, out: &mut [f32]) {
     for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
@@ -51,6 +87,11 @@ pub fn add(x: &mut [f32], y: &[f32]) {
 /// `bias` added to each row.
 pub fn add_bias(x: &mut [f32], bias: &[f32]) {
     x.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+}
+
+/// Each row of x times `weight`.
+pub fn scale_by(x: &mut [f32], weight: &[f32]) {
+    x.chunks_exact_mut(weight.len()).for_each(|row| row.iter_mut().zip(weight).for_each(|(x, w)| *x *= w));
 }
 
 /// `x *= s`

@@ -25,6 +25,32 @@ pub fn add_bias(cpu: Cpu<'_>, x: &mut [f32], bias: &[f32]) {
     cpu.parallel_chunks(x, n, &|_, x| x.chunks_exact_mut(bias.len()).for_each(|x| vectorize(cpu.level, Both { f: Add, y: bias, x })));
 }
 
+/// Each row of x `[rows, weight.len()]` times `weight`, channel by channel.
+///
+/// # Panics
+/// If x is not whole rows.
+pub fn scale_by(cpu: Cpu<'_>, x: &mut [f32], weight: &[f32]) {
+    assert!(!weight.is_empty() && x.len().is_multiple_of(weight.len()), "{} values in rows of {}", x.len(), weight.len());
+    let n = piece(cpu, x.len(), weight.len(), CHEAP);
+    cpu.parallel_chunks(x, n, &|_, x| x.chunks_exact_mut(weight.len()).for_each(|x| vectorize(cpu.level, Both { f: Mul, y: weight, x })));
+}
+
+/// Adds the rows of `y` `[rows, y_width]` to channels `at ..` of those of x `[rows, x_width]`.
+///
+/// # Panics
+/// If a row does not have these channels, or there are not as many rows of both.
+pub fn add_channels(cpu: Cpu<'_>, (x, x_width): (&mut [f32], usize), at: usize, (y, y_width): (&[f32], usize)) {
+    assert!(at + y_width <= x_width, "{y_width} channels to {at} of {x_width}");
+    assert!(y.len() / y_width * x_width == x.len() && x.len().is_multiple_of(x_width), "{} and {}", x.len(), y.len());
+    let n = piece(cpu, x.len(), x_width, CHEAP);
+    cpu.parallel_chunks(x, n, &|i, x| {
+        let y = &y[i * n / x_width * y_width..];
+        for (x, y) in x.chunks_exact_mut(x_width).zip(y.chunks_exact(y_width)) {
+            vectorize(cpu.level, Both { f: Add, y, x: &mut x[at..at + y_width] });
+        }
+    });
+}
+
 /// `x *= s`
 pub fn scale(cpu: Cpu<'_>, x: &mut [f32], s: f32) {
     let n = piece(cpu, x.len(), 16, CHEAP);
@@ -86,6 +112,15 @@ impl Binary for Add {
     #[inline(always)]
     fn of<I: Isa>(&self, isa: I, x: I::F, y: I::F) -> I::F {
         isa.add(x, y)
+    }
+}
+
+pub(super) struct Mul;
+
+impl Binary for Mul {
+    #[inline(always)]
+    fn of<I: Isa>(&self, isa: I, x: I::F, y: I::F) -> I::F {
+        isa.mul(x, y)
     }
 }
 

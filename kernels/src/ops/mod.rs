@@ -12,9 +12,9 @@ mod route;
 
 pub use blend::blend;
 pub(crate) use elementwise::Softcap;
-pub use elementwise::{activate, add, add_bias, copy_channels, glu, scale, softcap};
+pub use elementwise::{activate, add, add_bias, add_channels, copy_channels, glu, scale, scale_by, softcap};
 pub use hyper::{Hyper, STRANDS, hyper_add, hyper_mix, hyper_weights};
-pub use norm::{layer_norm, rms_norm, rms_norm_in_place, softmax};
+pub use norm::{layer_norm, rescale, rms_norm, rms_norm_in_place, softmax, sparsify};
 pub use rope::rope;
 pub use route::{add_expert_bias, combine, group_by_expert, route, route_fixed, spread};
 

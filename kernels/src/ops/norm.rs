@@ -1,9 +1,10 @@
-//! One row at a time: norms and softmax. Sums go over 16 partial sums; lanes beyond the end of a row add zeros to them,
+//! One row at a time: norms, softmax, and what else looks at a whole row. Sums go over 16 partial sums; lanes beyond the end of a row add zeros to them,
 //! which changes no bit.
 
 use super::{CHEAP, DEAR, math, piece};
 use crate::Cpu;
 use crate::isa::{Isa, Op, Sum16, vectorize};
+use crate::naive::ops::RESCALE_FLOOR;
 
 /// Each row of x `[rows, width]` divided by its root mean square, times `weight`: `[width]`, or `[groups, width]` that the
 /// rows take in turns.
@@ -53,6 +54,27 @@ pub fn softmax(cpu: Cpu<'_>, x: &mut [f32], width: usize) {
     check(x.len(), x.len(), width, width);
     let n = piece(cpu, x.len(), width, DEAR);
     cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Softmax { x, width }));
+}
+
+/// Each run of `width` in x `[rows, runs, width]` gets the root mean square of the same row of `like` `[rows, width]`.
+///
+/// # Panics
+/// If lengths do not fit together.
+pub fn rescale(cpu: Cpu<'_>, x: &mut [f32], runs: usize, like: &[f32], width: usize) {
+    check(like.len() * runs, x.len(), width, width);
+    let n = piece(cpu, x.len(), runs * width, CHEAP);
+    cpu.parallel_chunks(x, n, &|i, x| vectorize(cpu.level, Rescale { like: &like[i * n / runs..][..x.len() / runs], x, runs, width }));
+}
+
+/// Of each row of x `[rows, width]` what is more than `sigmas` standard deviations above its mean, less that; the rest becomes 0
+/// (the Gaussian top-k of Spark Transformer, 2025).
+///
+/// # Panics
+/// If x is not whole rows.
+pub fn sparsify(cpu: Cpu<'_>, x: &mut [f32], sigmas: f32, width: usize) {
+    check(x.len(), x.len(), width, width);
+    let n = piece(cpu, x.len(), width, CHEAP);
+    cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Sparsify { x, sigmas, width }));
 }
 
 /// Values after which the weights begin anew.
@@ -168,6 +190,54 @@ impl Op for LayerNorm<'_> {
                     None => isa.mul(y, isa.load_some(w)),
                 };
                 isa.store_some(y, x);
+            }
+        }
+    }
+}
+
+struct Rescale<'a> {
+    x: &'a mut [f32],
+    runs: usize,
+    like: &'a [f32],
+    width: usize,
+}
+
+impl Op for Rescale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (row, like) in self.x.chunks_exact_mut(self.runs * self.width).zip(self.like.chunks_exact(self.width)) {
+            let wanted = (squares(isa, like, 0.0) / self.width as f32).sqrt();
+            for run in row.chunks_exact_mut(self.width) {
+                let found = squares(isa, run, 0.0) / self.width as f32;
+                let found = if found > RESCALE_FLOOR { found } else { RESCALE_FLOOR };
+                let factor = isa.splat(wanted / found.sqrt());
+                for x in run.chunks_mut(I::LANES) {
+                    isa.store_some(isa.mul(isa.load_some(x), factor), x);
+                }
+            }
+        }
+    }
+}
+
+struct Sparsify<'a> {
+    x: &'a mut [f32],
+    sigmas: f32,
+    width: usize,
+}
+
+impl Op for Sparsify<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for row in self.x.chunks_exact_mut(self.width) {
+            let mean = total(isa, row) / self.width as f32;
+            let deviation = (squares(isa, row, mean) / self.width as f32).sqrt();
+            let cut = isa.splat(deviation.mul_add(self.sigmas, mean));
+            for x in row.chunks_mut(I::LANES) {
+                isa.store_some(isa.max(isa.sub(isa.load_some(x), cut), isa.zero()), x);
             }
         }
     }

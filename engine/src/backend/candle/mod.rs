@@ -360,12 +360,25 @@ impl Backend for CandleBackend {
         lacks(step, "hyper-connections");
     }
 
-    fn mix_strands(&self, step: &mut Step, _: &Tensor, _: usize, _: &Tensor, _: &mut Tensor) {
-        lacks(step, "hyper-connections");
+    fn mix_strands(&self, step: &mut Step, x: &Tensor, count: usize, weights: &Tensor, out: &mut Tensor) {
+        step.attempt("mix_strands", |_| {
+            let (tokens, width) = x.get()?.dims2()?;
+            let weights = weights.get()?.narrow(1, 0, count)?.unsqueeze(1)?.contiguous()?;
+            out.put(weights.matmul(&x.get()?.reshape((tokens, count, width / count))?)?.squeeze(1)?);
+            Ok(())
+        });
     }
 
-    fn add_to_strands(&self, step: &mut Step, _: &mut Tensor, _: usize, _: &Tensor, _: &Tensor) {
-        lacks(step, "hyper-connections");
+    fn add_to_strands(&self, step: &mut Step, x: &mut Tensor, count: usize, weights: &Tensor, y: &Tensor) {
+        step.attempt("add_to_strands", |_| {
+            let (tokens, width) = x.get()?.dims2()?;
+            let post = weights.get()?.narrow(1, count, count)?.unsqueeze(2)?;
+            let comb = weights.get()?.narrow(1, 2 * count, count * count)?.reshape((tokens, count, count))?;
+            let kept = comb.transpose(1, 2)?.contiguous()?.matmul(&x.get()?.reshape((tokens, count, width / count))?)?;
+            let new = post.broadcast_mul(&y.get()?.unsqueeze(1)?)?;
+            x.put((kept + new)?.reshape((tokens, width))?);
+            Ok(())
+        });
     }
 
     fn route_by_token(&self, step: &mut Step, _: &Tensor, _: &Router, _: &[u32]) {
@@ -453,6 +466,44 @@ impl Backend for CandleBackend {
     fn columns(&self, step: &mut Step, x: &Tensor, from: usize, width: usize, out: &mut Tensor) {
         step.attempt("columns", |_| {
             out.put(x.get()?.narrow(1, from, width)?.contiguous()?);
+            Ok(())
+        });
+    }
+
+    fn add_to_columns(&self, step: &mut Step, x: &mut Tensor, from: usize, y: &Tensor) {
+        step.attempt("add_to_columns", |_| {
+            let (all, y) = (x.get()?, y.get()?);
+            let (width, end) = (all.dim(1)?, from + y.dim(1)?);
+            let sum = (all.narrow(1, from, end - from)? + y)?;
+            x.put(Array::cat(&[all.narrow(1, 0, from)?, sum, all.narrow(1, end, width - end)?], 1)?);
+            Ok(())
+        });
+    }
+
+    fn rescale(&self, step: &mut Step, x: &mut Tensor, like: &Tensor, runs: usize) {
+        step.attempt("rescale", |_| {
+            let (tokens, width) = like.get()?.dims2()?;
+            let parts = x.get()?.reshape((tokens, runs, width))?;
+            let found = parts.sqr()?.mean_keepdim(2)?.maximum(1e-5)?.sqrt()?;
+            let wanted = like.get()?.sqr()?.mean_keepdim(1)?.sqrt()?.unsqueeze(2)?;
+            x.put(parts.broadcast_mul(&wanted.broadcast_div(&found)?)?.reshape((tokens, runs * width))?);
+            Ok(())
+        });
+    }
+
+    fn sparsify(&self, step: &mut Step, x: &mut Tensor, sigmas: f32) {
+        step.attempt("sparsify", |_| {
+            let mean = x.get()?.mean_keepdim(1)?;
+            let off = x.get()?.broadcast_sub(&mean)?;
+            let cut = off.sqr()?.mean_keepdim(1)?.sqrt()?.affine(f64::from(sigmas), 0.0)?;
+            x.put(off.broadcast_sub(&cut)?.relu()?);
+            Ok(())
+        });
+    }
+
+    fn scale_by(&self, step: &mut Step, x: &mut Tensor, by: &Array) {
+        step.attempt("scale_by", |_| {
+            x.put(x.get()?.broadcast_mul(by)?);
             Ok(())
         });
     }
