@@ -30,7 +30,7 @@ fn attention(c: &mut Criterion) {
         let lane = Lane { store: &store, position: depth - tokens, tokens };
         let mut expected = vec![0.0; HEADS * WIDTH];
         let (k, v) = store.read(depth);
-        let context = Context { k: &k, v: &v, kv_heads: KV_HEADS, key_dim: WIDTH, value_dim: WIDTH };
+        let context = Context { k: &k, v: &v, kv_heads: KV_HEADS, key_dim: WIDTH, value_dim: WIDTH, turned: (1, 1) };
         naive::attention::attend(&shape, context, &q[q.len() - HEADS * WIDTH..], depth - 1, &mut expected);
 
         let seen: usize = (depth - tokens..depth).map(|p| p + 1).sum();

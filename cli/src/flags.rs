@@ -69,10 +69,10 @@ pub(crate) struct Machine {
     /// Tokens computed together while a prompt is read (-ub); it changes the speed, never the result
     #[arg(long, visible_alias = "ubatch-size", value_name = "N", value_parser = at_least_one)]
     pub(crate) micro_batch: Option<usize>,
-    /// Numbers in the key cache (-ctk): f16 or f32
+    /// Numbers in the key cache (-ctk): f32, f16, bf16, q8_0 or q4_0; q8_0 takes half the memory, q4_0 a quarter
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub(crate) cache_type_k: KvName,
-    /// Numbers in the value cache (-ctv): f16 or f32
+    /// Numbers in the value cache (-ctv): likewise
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub(crate) cache_type_v: KvName,
 }
@@ -150,25 +150,30 @@ impl Machine {
 /// The type of a cache's numbers, by name.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KvName {
-    F16,
     F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8,
+    #[value(name = "q4_0")]
+    Q4,
 }
 
 impl From<KvName> for KvType {
     fn from(name: KvName) -> KvType {
         match name {
-            KvName::F16 => KvType::F16,
             KvName::F32 => KvType::F32,
+            KvName::F16 => KvType::F16,
+            KvName::Bf16 => KvType::Bf16,
+            KvName::Q8 => KvType::Q8_0,
+            KvName::Q4 => KvType::Q4_0,
         }
     }
 }
 
 impl KvName {
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            KvName::F16 => "f16",
-            KvName::F32 => "f32",
-        }
+        KvType::from(self).name()
     }
 }
 

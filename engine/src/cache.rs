@@ -17,9 +17,9 @@ mod saved;
 pub struct CacheOptions {
     /// Most positions it will hold.
     pub capacity: usize,
-    /// Precision of the keys.
+    /// Type of the keys.
     pub k: KvType,
-    /// Precision of the values.
+    /// Type of the values.
     pub v: KvType,
     /// Most tokens of its sequence in one step: a layer that looks through a window keeps so many beyond it.
     pub batch: usize,

@@ -20,7 +20,7 @@ use crate::block::per_layer::LayerInputs;
 use crate::block::rope::Rope;
 use crate::block::strands::{Role, Strands};
 use crate::block::{Norm, Work};
-use crate::cache::{Cache, CacheOptions, Sequence};
+use crate::cache::{Cache, CacheOptions, KvType, Sequence};
 use crate::config::Config;
 use crate::device::{self, Device};
 use crate::error::{Error, Fault, Result};
@@ -87,7 +87,7 @@ pub struct LoadOptions {
 /// [`Error::Unsupported`] for an architecture, a tensor type or a CPU level that hob does not have, [`Error::Model`] for a
 /// file that is incomplete, [`Error::Gguf`] for one that contradicts itself, [`Error::Device`] for a device that is not there.
 pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>> {
-    device::place(gguf, options).map(|placed| placed.run)
+    device::place(gguf, options, [KvType::F16; 2]).map(|placed| placed.run)
 }
 
 /// A model on a back end.

@@ -4,6 +4,7 @@
 //! takes the CPU. A device asked for by name is that device or an error.
 
 use crate::backend::cpu::CpuBackend;
+use crate::cache::KvType;
 use crate::config::Config;
 use crate::decoder::{Decoder, LoadOptions, Run};
 use crate::error::{Error, Fault, Result};
@@ -123,11 +124,25 @@ pub(crate) struct Placed {
     pub(crate) notice: Option<String>,
 }
 
-/// Loads the model in a file onto the device that the options name, or choose.
-pub(crate) fn place(gguf: &Gguf, options: &LoadOptions) -> Result<Placed> {
+/// Loads the model in a file onto the device that the options name, or choose, for caches of these types.
+pub(crate) fn place(gguf: &Gguf, options: &LoadOptions, kv: [KvType; 2]) -> Result<Placed> {
     match options.device {
-        Device::Auto => auto(gguf, options),
-        device => Ok(Placed { run: on(device, gguf, options)?, device, notice: None }),
+        Device::Auto => auto(gguf, options, kv),
+        device => {
+            keeps(device, kv)?;
+            Ok(Placed { run: on(device, gguf, options)?, device, notice: None })
+        }
+    }
+}
+
+/// Whether caches of these types can be had there.
+fn keeps(device: Device, kv: [KvType; 2]) -> Result<()> {
+    match (device, kv.into_iter().find(|kind| kind.is_quantized())) {
+        (Device::Auto | Device::Cpu, _) | (_, None) => Ok(()),
+        (Device::Candle | Device::Cuda(_) | Device::Metal(_), Some(kind)) => {
+            let fault = Fault::at(format!("a KV cache of {kind} on {device}")).found("only the CPU's back end has quantized caches");
+            Err(Error::Unsupported(fault.help("ask for f16, or for the device cpu")))
+        }
     }
 }
 
@@ -139,10 +154,10 @@ fn on(device: Device, gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>
 }
 
 /// The first GPU that has room, else the CPU.
-fn auto(gguf: &Gguf, options: &LoadOptions) -> Result<Placed> {
+fn auto(gguf: &Gguf, options: &LoadOptions, kv: [KvType; 2]) -> Result<Placed> {
     let mut notice = None;
     if cfg!(any(feature = "cuda", feature = "metal")) {
-        match choose(gguf, options) {
+        match choose(gguf, options, kv) {
             Ok(device) => match on(device, gguf, options) {
                 Ok(run) => return Ok(Placed { run, device, notice: None }),
                 Err(error @ (Error::Device(_) | Error::Memory(_))) => {
@@ -160,7 +175,10 @@ fn auto(gguf: &Gguf, options: &LoadOptions) -> Result<Placed> {
 }
 
 /// A GPU with room for the model, or why there is none.
-fn choose(gguf: &Gguf, options: &LoadOptions) -> Result<Device, String> {
+fn choose(gguf: &Gguf, options: &LoadOptions, kv: [KvType; 2]) -> Result<Device, String> {
+    if let Some(kind) = kv.into_iter().find(|kind| kind.is_quantized()) {
+        return Err(format!("GPUs keep no KV cache of {kind}"));
+    }
     let need = need(gguf, options);
     let mut reasons = Vec::new();
     for (device, presence) in devices() {
@@ -237,6 +255,15 @@ mod tests {
         for bad in ["", "gpu", "cuda:", "cuda:x", "cpu:1", "auto:0"] {
             assert!(bad.parse::<Device>().unwrap_err().to_string().contains("cuda:N"), "{bad}");
         }
+    }
+
+    #[test]
+    fn quantized_caches_are_the_cpu_s_alone() {
+        for kv in [[KvType::Q8_0, KvType::F16], [KvType::F16, KvType::Q4_0]] {
+            assert!(keeps(Device::Cpu, kv).is_ok() && keeps(Device::Auto, kv).is_ok());
+            assert!(keeps(Device::Cuda(0), kv).unwrap_err().to_string().contains("_0 on cuda:0"));
+        }
+        assert!(keeps(Device::Candle, [KvType::Bf16, KvType::F32]).is_ok());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How fast attention, the vector operations and the pool are on this machine.
 //!
-//! `cargo run --release -p hob-kernels --example attention_speed [LEVEL [ATTENTION CASE]]`
+//! `cargo run --release -p hob-kernels --example attention_speed [LEVEL [ATTENTION CASE [CACHE TYPES]]]`; without the last, f16 alone.
 
 use hob_kernels::attention::{Attend, KvStore, KvType, Lane, Window, attend};
 use hob_kernels::ops::{self, Activation, Pairing};
@@ -49,6 +49,8 @@ fn main() {
             fork_join(cpu);
             elementwise(cpu);
         }
+        let kinds = std::env::args().nth(3).unwrap_or_else(|| "f16".into());
+        let kinds: Vec<KvType> = kinds.split(',').map(|kind| kind.parse().expect("a type of caches")).collect();
         for dim in [64, 128, 576] {
             // (name, positions before, queries)
             for (name, position, tokens) in [
@@ -59,7 +61,7 @@ fn main() {
                 ("prefill 12 × 512", 500, 12),
             ] {
                 if only.as_deref().is_none_or(|only| only == name) {
-                    attention(cpu, name, dim, position, tokens);
+                    kinds.iter().for_each(|kind| attention(cpu, name, *kind, dim, position, tokens));
                 }
             }
         }
@@ -114,14 +116,14 @@ fn elementwise(cpu: Cpu<'_>) {
     println!("  softmax 1 × {n}: {:.1} µs ({:.1})", best * 1e6, median * 1e6);
 }
 
-fn attention(cpu: Cpu<'_>, name: &str, dim: usize, position: usize, tokens: usize) {
+fn attention(cpu: Cpu<'_>, name: &str, kind: KvType, dim: usize, position: usize, tokens: usize) {
     // 576 is DeepSeek's latent: 16 heads look at one key, whose first 512 channels are the value.
     let (heads, kv_heads, value_dim) = if dim == 576 { (16, 1, 512) } else { (32, 8, dim) };
     let layer = Attend { heads, scale: 0.1, softcap: None, window: Window::None, sinks: None };
     let n = position + tokens;
     let mut store = match dim {
-        576 => KvStore::shared(KvType::F16, dim, value_dim, n, n),
-        _ => KvStore::new(KvType::F16, KvType::F16, kv_heads, dim, dim, n),
+        576 => KvStore::shared(kind, dim, value_dim, n, n),
+        _ => KvStore::new(kind, kind, kv_heads, dim, dim, n),
     }
     .expect("memory");
     let context = numbers(n * kv_heads * dim);
@@ -134,7 +136,7 @@ fn attention(cpu: Cpu<'_>, name: &str, dim: usize, position: usize, tokens: usiz
     let macs = (pairs * heads * (dim + value_dim)) as f64;
     let bytes = store.bytes() as f64;
     println!(
-        "  attention d {dim}, {name}: {:.3} ms ({:.3}), {:.1} GMAC/s ({:.1}), {:.1} GB/s",
+        "  attention d {dim}, {kind}, {name}: {:.3} ms ({:.3}), {:.1} GMAC/s ({:.1}), {:.1} GB/s",
         best * 1e3,
         median * 1e3,
         macs / best / 1e9,

@@ -1,7 +1,9 @@
 //! Attention equals its definition bit for bit: every level, number of threads, shape, and way to feed the context.
 
+use half::f16;
 use hob_kernels::attention::{Attend, Index, KvStore, KvType, Lane, Window, attend, attend_joined, choose};
 use hob_kernels::naive::attention::Context;
+use hob_kernels::naive::cache::keep;
 use hob_kernels::{Cpu, Level, Pool, naive};
 
 /// Numbers within ±1.
@@ -53,7 +55,7 @@ const PLAIN: Case = Case {
 };
 
 fn cases() -> Vec<Case> {
-    use KvType::{F16, F32};
+    use KvType::{Bf16, F16, F32, Q4_0, Q8_0};
     let mut cases = Vec::new();
     for (heads, kv_heads, key_dim, value_dim) in [
         (1, 1, 8, 8),
@@ -69,8 +71,29 @@ fn cases() -> Vec<Case> {
     ] {
         cases.push(Case { heads, kv_heads, key_dim, value_dim, positions: if key_dim < 200 { 130 } else { 70 }, ..PLAIN });
     }
-    for types in [(F16, F32), (F32, F16), (F32, F32)] {
+    for types in [(F16, F32), (F32, F16), (F32, F32), (Bf16, Bf16), (Bf16, Q8_0), (Q4_0, F16), (Q8_0, Q4_0), (F32, Q4_0)] {
         cases.push(Case { types, heads: 4, kv_heads: 2, ..PLAIN });
+    }
+    // Codes: groups and turns that are whole and ragged, one row and many.
+    for types in [(Q8_0, Q8_0), (Q4_0, Q4_0)] {
+        for (heads, kv_heads, key_dim, value_dim) in [
+            (1, 1, 8, 8),
+            (2, 1, 20, 20),
+            (3, 1, 64, 64),
+            (4, 2, 80, 80),
+            (5, 1, 96, 96),
+            (6, 1, 128, 128),
+            (7, 1, 24, 40),
+            (8, 1, 128, 64),
+            (3, 1, 256, 256),
+            (2, 2, 112, 7),
+        ] {
+            cases.push(Case { types, heads, kv_heads, key_dim, value_dim, positions: if key_dim < 200 { 130 } else { 70 }, ..PLAIN });
+        }
+        for window in [Window::Sliding(1), Window::Sliding(20), Window::Sliding(70), Window::Chunked(50)] {
+            cases.push(Case { types, heads: 3, key_dim: 64, value_dim: 64, window, softcap: Some(3.0), sinks: Some(&[0.5; 3]), ..PLAIN });
+        }
+        cases.push(Case { types, key_dim: 64, value_dim: 32, positions: 2100, from: 2050, ..PLAIN });
     }
     for window in [1, 7, 64, 100] {
         cases.push(Case { window: Window::Sliding(window), softcap: Some(3.0), ..PLAIN });
@@ -82,11 +105,15 @@ fn cases() -> Vec<Case> {
     }
     // Values in the keys: few heads and many, whole groups and ragged ones.
     for (heads, key_dim, value_dim) in [(1, 24, 16), (4, 96, 64), (8, 40, 40), (16, 80, 72), (20, 24, 20), (48, 20, 18)] {
-        for types in [(F16, F16), (F32, F32)] {
+        for types in [F16, F32, Q8_0, Q4_0].map(|kind| (kind, kind)) {
             cases.push(Case { heads, key_dim, value_dim, types, values: Values::InKeys, positions: 80, ..PLAIN });
         }
     }
-    cases.push(Case { heads: 16, key_dim: 576, value_dim: 512, values: Values::InKeys, positions: 70, from: 60, ..PLAIN });
+    for types in [F16, Q8_0, Q4_0].map(|kind| (kind, kind)) {
+        let latent = Case { heads: 16, key_dim: 576, value_dim: 512, values: Values::InKeys, ..PLAIN };
+        cases.push(Case { types, positions: 70, from: 60, ..latent });
+        cases.push(Case { types, heads: 8, window: Window::Sliding(20), values: Values::InKeys, ..PLAIN });
+    }
     cases.push(Case { heads: 8, window: Window::Sliding(20), softcap: Some(3.0), values: Values::InKeys, ..PLAIN });
     cases.push(Case { heads: 8, sinks: Some(&[0.5; 8]), values: Values::InKeys, positions: 2100, from: 2080, ..PLAIN });
     // Several chunks, whole and windowed.
@@ -119,11 +146,24 @@ impl Case {
         [numbers(n * self.heads * self.key_dim, 1), k, v]
     }
 
+    /// Channels of a key and a value that are turned together.
+    fn turned(&self) -> (usize, usize) {
+        let ((k, v), (key_dim, value_dim)) = (self.types, (self.key_dim, self.value_dim));
+        match self.values {
+            Values::Apart => (k.turned(key_dim), v.turned(value_dim)),
+            Values::InKeys => (k.turned(key_dim | value_dim), k.turned(key_dim | value_dim)),
+        }
+    }
+
     fn expected(&self) -> Vec<f32> {
-        let [q, k, v] = self.data();
-        let k: Vec<f32> = k.iter().map(|x| self.types.0.round(*x)).collect();
-        let v: Vec<f32> = v.iter().map(|x| self.types.1.round(*x)).collect();
-        let context = Context { k: &k, v: &v, kv_heads: self.kv_heads, key_dim: self.key_dim, value_dim: self.value_dim };
+        let [q, mut k, mut v] = self.data();
+        let turned = self.turned();
+        k.chunks_mut(self.key_dim).for_each(|k| keep(self.types.0, turned.0, k));
+        match self.values {
+            Values::Apart => v.chunks_mut(self.value_dim).for_each(|v| keep(self.types.1, turned.1, v)),
+            Values::InKeys => v = k.chunks(self.key_dim).flat_map(|k| &k[..self.value_dim]).copied().collect(),
+        }
+        let context = Context { k: &k, v: &v, kv_heads: self.kv_heads, key_dim: self.key_dim, value_dim: self.value_dim, turned };
         let mut out = vec![0.0; (self.positions - self.from) * self.heads * self.value_dim];
         naive::attention::attend(&self.attend(), context, &q[self.from * self.heads * self.key_dim..], self.from, &mut out);
         out
@@ -168,10 +208,10 @@ fn equal(found: &[f32], expected: &[f32], what: &str) {
 fn every_shape_level_and_number_of_threads() {
     for case in cases() {
         let expected = case.expected();
-        for threads in [1, 3] {
+        for (threads, runs) in [(1, [case.positions, 7, 64]), (3, [case.positions, 1, 100])] {
             let pool = Pool::new(threads);
             for level in Level::available() {
-                for run in [case.positions, 1, 7, 64, 100] {
+                for run in runs {
                     let what = format!("{} fed by {run}, {level}, {threads} threads", case.name());
                     equal(&case.found(Cpu::new(level, &pool), run), &expected, &what);
                 }
@@ -237,7 +277,7 @@ fn attention_is_near_the_truth() {
     for (row, out) in found.chunks(16).enumerate() {
         let (at, head) = (case.from + row / 2, row % 2);
         let q = &q[(at * 2 + head) * 16..][..16];
-        let half = |x: f32| f64::from(KvType::F16.round(x));
+        let half = |x: f32| f64::from(f16::from_f32(x).to_f32());
         let score = |p: usize| (0..16).map(|d| f64::from(q[d]) * half(k[p * 16 + d])).sum::<f64>() * f64::from(attend.scale);
         let e: Vec<f64> = (0..=at).map(|p| score(p).exp()).collect();
         let sum: f64 = e.iter().sum();
@@ -338,9 +378,6 @@ fn positions_and_chosen_entries_join() {
     let sinks = numbers(heads, 9);
     let layer = Attend { heads, scale: 0.6, softcap: None, window: Window::Sliding(20), sinks: Some(&sinks) };
     let (q, k, e) = (numbers(positions * heads * dim, 1), numbers(positions * dim, 2), numbers(count * dim, 3));
-    let round = |x: &[f32]| x.iter().map(|x| KvType::F16.round(*x)).collect::<Vec<f32>>();
-    let (rk, re) = (round(&k), round(&e));
-    let context = |k| Context { k, v: k, kv_heads: 1, key_dim: dim, value_dim: dim };
     // None, one, every third, all.
     let chosen: Vec<Vec<u32>> = (from..positions)
         .map(|p| match p % 4 {
@@ -350,14 +387,21 @@ fn positions_and_chosen_entries_join() {
             _ => (0..count as u32).collect(),
         })
         .collect();
-    let mut expected = vec![0.0; (positions - from) * heads * dim];
-    naive::attention::attend_joined(&layer, context(&rk), context(&re), &chosen, &q[from * heads * dim..], from, &mut expected);
-    for threads in [1, 3] {
+    for (kind, threads) in [(KvType::F16, 1), (KvType::F16, 3), (KvType::Bf16, 1), (KvType::Q8_0, 3), (KvType::Q4_0, 1)] {
+        let turned = (kind.turned(dim), kind.turned(dim));
+        let [rk, re] = [&k, &e].map(|x| {
+            let mut kept = x.clone();
+            kept.chunks_mut(dim).for_each(|x| keep(kind, turned.0, x));
+            kept
+        });
+        let context = |k| Context { k, v: k, kv_heads: 1, key_dim: dim, value_dim: dim, turned };
+        let mut expected = vec![0.0; (positions - from) * heads * dim];
+        naive::attention::attend_joined(&layer, context(&rk), context(&re), &chosen, &q[from * heads * dim..], from, &mut expected);
         let pool = Pool::new(threads);
         for level in Level::available() {
             let cpu = Cpu::new(level, &pool);
-            let mut store = KvStore::shared(KvType::F16, dim, dim, positions, positions).unwrap();
-            let mut entries = KvStore::shared(KvType::F16, dim, dim, count, count).unwrap();
+            let mut store = KvStore::shared(kind, dim, dim, positions, positions).unwrap();
+            let mut entries = KvStore::shared(kind, dim, dim, count, count).unwrap();
             store.write(cpu, 0, &k, &[]);
             entries.write(cpu, 0, &e, &[]);
             for run in [1, 7, positions - from] {
@@ -368,7 +412,7 @@ fn positions_and_chosen_entries_join() {
                     let (q, chosen) = (&q[at * heads * dim..(at + n) * heads * dim], &chosen[at - from..at - from + n]);
                     attend_joined(cpu, &layer, q, lane, &entries, chosen, &mut out[rows..rows + n * heads * dim]);
                 }
-                equal(&out, &expected, &format!("joined by {run}, {level}, {threads} threads"));
+                equal(&out, &expected, &format!("{kind} joined by {run}, {level}, {threads} threads"));
             }
         }
     }
@@ -379,28 +423,34 @@ fn an_index_chooses_the_best() {
     let (heads, dim, count, most) = (3, 20, 150, 7);
     let (q, weights, k) = (numbers(4 * heads * dim, 1), numbers(4 * heads, 2), numbers(count * dim, 3));
     let visible = [0, 5, 100, count];
-    let expected: Vec<Vec<u32>> = (0..4)
-        .map(|t| {
-            let dot = |h: usize, e: usize| {
-                let (q, k) = (&q[(t * heads + h) * dim..][..dim], &k[e * dim..][..dim]);
-                q.iter().zip(k).fold(0f32, |s, (q, k)| q.mul_add(*k, s))
-            };
-            let score = |e: usize| (0..heads).fold(0f32, |s, h| weights[t * heads + h].mul_add(dot(h, e).max(0.0), s));
-            let mut order: Vec<usize> = (0..visible[t]).collect();
-            order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
-            order.truncate(most);
-            order.sort_unstable();
-            order.into_iter().map(|e| e as u32).collect()
-        })
-        .collect();
-    let pool = Pool::new(2);
-    for level in Level::available() {
-        let cpu = Cpu::new(level, &pool);
-        let mut store = KvStore::shared(KvType::F32, dim, dim, count, count).unwrap();
-        store.write(cpu, 0, &k, &[]);
-        let mut chosen = Vec::new();
-        choose(cpu, &Index { q: &q, weights: &weights, heads, most }, &store, &visible, &mut chosen);
-        assert_eq!(chosen, expected, "{level}");
+    for kind in [KvType::F32, KvType::Q8_0, KvType::Q4_0] {
+        let (mut tq, mut tk) = (q.clone(), k.clone());
+        tk.chunks_mut(dim).for_each(|k| keep(kind, kind.turned(dim), k));
+        naive::cache::turn(&mut tq, kind.turned(dim));
+        let (q, k) = (&q, &k);
+        let expected: Vec<Vec<u32>> = (0..4)
+            .map(|t| {
+                let dot = |h: usize, e: usize| {
+                    let (q, k) = (&tq[(t * heads + h) * dim..][..dim], &tk[e * dim..][..dim]);
+                    q.iter().zip(k).fold(0f32, |s, (q, k)| q.mul_add(*k, s))
+                };
+                let score = |e: usize| (0..heads).fold(0f32, |s, h| weights[t * heads + h].mul_add(dot(h, e).max(0.0), s));
+                let mut order: Vec<usize> = (0..visible[t]).collect();
+                order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
+                order.truncate(most);
+                order.sort_unstable();
+                order.into_iter().map(|e| e as u32).collect()
+            })
+            .collect();
+        let pool = Pool::new(2);
+        for level in Level::available() {
+            let cpu = Cpu::new(level, &pool);
+            let mut store = KvStore::shared(kind, dim, dim, count, count).unwrap();
+            store.write(cpu, 0, k, &[]);
+            let mut chosen = Vec::new();
+            choose(cpu, &Index { q, weights: &weights, heads, most }, &store, &visible, &mut chosen);
+            assert_eq!(chosen, expected, "{kind}, {level}");
+        }
     }
 }
 

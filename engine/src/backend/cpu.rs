@@ -334,7 +334,7 @@ impl Backend for CpuBackend {
             StateSpec::KeyValue { heads, key_dim, value_dim, k, v, window, batch } => {
                 let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
                 let store = KvStore::ring(k, v, heads, key_dim, value_dim, capacity, keep);
-                let bytes = (k.bytes() * key_dim + v.bytes() * value_dim) as u64 * heads as u64 * keep as u64;
+                let bytes = (k.bytes(key_dim) + v.bytes(value_dim)) as u64 * heads as u64 * keep as u64;
                 store.map(|store| State::KeyValue { store, window }).map_err(|_| no_room(bytes))
             }
             StateSpec::Recurrent(size) => {
@@ -345,13 +345,13 @@ impl Backend for CpuBackend {
             StateSpec::Latent { key_dim, value_dim, kind, window, batch } => {
                 let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
                 let store = KvStore::shared(kind, key_dim, value_dim, capacity, keep);
-                let bytes = (kind.bytes() * key_dim) as u64 * keep as u64;
+                let bytes = kind.bytes(key_dim) as u64 * keep as u64;
                 store.map(|store| State::KeyValue { store, window }).map_err(|_| no_room(bytes))
             }
             StateSpec::Entries { key_dim, kind, window, batch, ratio, halves, index } => {
                 let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
                 let store = KvStore::shared(kind, key_dim, key_dim, capacity, keep);
-                let store = store.map_err(|_| no_room((kind.bytes() * key_dim) as u64 * keep as u64))?;
+                let store = store.map_err(|_| no_room(kind.bytes(key_dim) as u64 * keep as u64))?;
                 let of = |dim| Entries::new(kind, dim, (ratio, halves), capacity, keep);
                 let entries = std::iter::once(key_dim).chain(index).map(of).collect::<Result<_>>()?;
                 Ok(State::Compressed { store, window, entries })

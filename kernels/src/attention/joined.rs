@@ -7,9 +7,11 @@
 //! then the entries' state merges into the positions', and the sink comes last
 //! ```
 
-use super::shared::{RowScores, Widen, rows_together};
-use super::store::Numbers;
+use super::pages::{Numbers, each};
+use super::shared::{RowScores, rows_together};
+use super::stored::{Layout, Stored, Widen};
 use super::tile::Tile;
+use super::turn::Turn;
 use super::{Attend, KvStore, Lane, Work};
 use crate::Cpu;
 use crate::isa::{lanes, vectorize};
@@ -32,6 +34,7 @@ pub fn attend_joined(
 ) {
     let Some(mut work) = Work::new(attend, q, &[lane], cpu.threads()) else { return };
     assert!(lane.store.is_shared() && entries.shape() == lane.store.shape(), "stores of different shapes");
+    assert!(entries.types() == lane.store.types(), "stores of different types");
     assert!(chosen.len() == lane.tokens, "a choice for each query");
     (work.group, work.panels) = (attend.heads, 1);
     let width = attend.heads * work.value_dim;
@@ -46,15 +49,16 @@ impl KvStore {
     /// Keys of some positions as f32, one after the other.
     pub(super) fn gather(&self, level: crate::Level, positions: &[u32], to: &mut [f32]) {
         let dim = self.key_dim();
-        let mut row = vec![0.0; dim.next_multiple_of(16)];
-        for (p, to) in positions.iter().zip(to.chunks_exact_mut(dim)) {
-            let n = row.len();
-            match &self.k {
-                Numbers::F16(x) => vectorize(level, Widen { from: &x.from(*p as usize * dim)[..n], to: &mut row }),
-                Numbers::F32(x) => vectorize(level, Widen { from: &x.from(*p as usize * dim)[..n], to: &mut row }),
+        each!(&self.k, x: S => {
+            let (pitch, units) = (S::pitch(dim), S::units(dim) * BLOCK);
+            let mut rows = vec![0.0; pitch * BLOCK + 16];
+            for (position, to) in positions.iter().zip(to.chunks_exact_mut(dim)) {
+                let (block, p) = (*position as usize / BLOCK, *position as usize % BLOCK);
+                let block = &x.from(block * units)[..units];
+                vectorize(level, Widen::<S> { block, dim, layout: Layout::Along, positions: p..p + 1, to: &mut rows });
+                to.copy_from_slice(&rows[p * pitch..][..dim]);
             }
-            to.copy_from_slice(&row[..dim]);
-        }
+        });
     }
 }
 
@@ -92,7 +96,9 @@ pub fn choose(cpu: Cpu<'_>, index: &Index<'_>, store: &KvStore, visible: &[usize
         let (q, weights) = (&index.q[t * heads * dim..][..heads * dim], &index.weights[t * heads..][..heads]);
         let padded = heads.next_multiple_of(together);
         let mut packed = vec![0.0; padded * dim];
-        for (h, q) in q.chunks_exact(dim).enumerate() {
+        let mut turned = q.to_vec();
+        vectorize(cpu.level, Turn { x: &mut turned, n: store.turned().0 });
+        for (h, q) in turned.chunks_exact(dim).enumerate() {
             for (d, q) in q.iter().enumerate() {
                 packed[(h / together * dim + d) * together + h % together] = *q;
             }
@@ -101,7 +107,7 @@ pub fn choose(cpu: Cpu<'_>, index: &Index<'_>, store: &KvStore, visible: &[usize
         for block in 0..n.div_ceil(BLOCK) {
             let end = (n - block * BLOCK).min(BLOCK);
             store.gather(cpu.level, &order[block * BLOCK..][..end], &mut keys);
-            vectorize(cpu.level, RowScores { q: &packed, k: &keys, key_dim: dim, end, s: &mut s });
+            vectorize(cpu.level, RowScores { q: &packed, k: &keys, pitch: dim, key_dim: dim, end, s: &mut s });
             for (p, score) in scores[block * BLOCK..][..end].iter_mut().enumerate() {
                 *score = s.iter().zip(weights).fold(0.0, |sum, (s, w)| w.mul_add(crate::naive::max(s[p], 0.0), sum));
             }

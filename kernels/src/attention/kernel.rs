@@ -8,7 +8,8 @@
 //! R is up to [`ROWS`]; C is what the registers have room for. Lanes are outputs in both products, so every output is one
 //! chain of fma in the order of [`crate::naive::attention`], and nothing is ever summed across lanes.
 
-use super::number::Number;
+use super::stored::{Keys, Rows, Stored};
+use super::turn::turn;
 use crate::isa::{Isa, Op, Outlined};
 use crate::naive::attention::BLOCK;
 use crate::ops::{Softcap, math};
@@ -18,42 +19,42 @@ use std::ops::Range;
 pub(super) const ROWS: usize = 6;
 
 /// Scores of `rows` query rows with all 64 positions of a block.
-pub(super) struct Scores<'a, N> {
+pub(super) struct Scores<'a, S: Stored> {
     /// `[key_dim][rows]`
     pub(super) q: &'a [f32],
-    /// `[key_dim][64]`
-    pub(super) k: &'a [N],
+    /// A block that lies across.
+    pub(super) k: &'a [S::Unit],
     /// What is read next from memory, to be fetched meanwhile; may be empty.
-    pub(super) ahead: &'a [N],
+    pub(super) ahead: &'a [S::Unit],
     /// `[rows][64]`
     pub(super) s: &'a mut [[f32; BLOCK]],
 }
 
-impl<N: Number> Op for Scores<'_, N> {
+impl<S: Stored> Op for Scores<'_, S> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         match (self.s.len(), I::LANES) {
-            (1, 16) => isa.outline(ScoresOf::<N, 1, 4>(self)),
-            (1, _) => isa.outline(ScoresOf::<N, 1, 8>(self)),
-            (2, _) => isa.outline(ScoresOf::<N, 2, 4>(self)),
-            (3, 8) => isa.outline(ScoresOf::<N, 3, 2>(self)),
-            (3, _) => isa.outline(ScoresOf::<N, 3, 4>(self)),
-            (4, 8) => isa.outline(ScoresOf::<N, 4, 2>(self)),
-            (4, _) => isa.outline(ScoresOf::<N, 4, 4>(self)),
-            (5, 8) => isa.outline(ScoresOf::<N, 5, 2>(self)),
-            (5, _) => isa.outline(ScoresOf::<N, 5, 4>(self)),
-            (6, 8) => isa.outline(ScoresOf::<N, 6, 2>(self)),
-            (6, _) => isa.outline(ScoresOf::<N, 6, 4>(self)),
+            (1, 16) => isa.outline(ScoresOf::<S, 1, 4>(self)),
+            (1, _) => isa.outline(ScoresOf::<S, 1, 8>(self)),
+            (2, _) => isa.outline(ScoresOf::<S, 2, 4>(self)),
+            (3, 8) => isa.outline(ScoresOf::<S, 3, 2>(self)),
+            (3, _) => isa.outline(ScoresOf::<S, 3, 4>(self)),
+            (4, 8) => isa.outline(ScoresOf::<S, 4, 2>(self)),
+            (4, _) => isa.outline(ScoresOf::<S, 4, 4>(self)),
+            (5, 8) => isa.outline(ScoresOf::<S, 5, 2>(self)),
+            (5, _) => isa.outline(ScoresOf::<S, 5, 4>(self)),
+            (6, 8) => isa.outline(ScoresOf::<S, 6, 2>(self)),
+            (6, _) => isa.outline(ScoresOf::<S, 6, 4>(self)),
             (rows, _) => unreachable!("{rows} rows at once"),
         }
     }
 }
 
-struct ScoresOf<'a, N, const R: usize, const C: usize>(Scores<'a, N>);
+struct ScoresOf<'a, S: Stored, const R: usize, const C: usize>(Scores<'a, S>);
 
-impl<I: Isa, N: Number, const R: usize, const C: usize> Outlined<I> for ScoresOf<'_, N, R, C> {
+impl<I: Isa, S: Stored, const R: usize, const C: usize> Outlined<I> for ScoresOf<'_, S, R, C> {
     #[inline(always)]
     fn run(self, isa: I) {
         let mut it = self.0;
@@ -61,9 +62,9 @@ impl<I: Isa, N: Number, const R: usize, const C: usize> Outlined<I> for ScoresOf
         let mut at = 0;
         while at < vectors {
             match step::<C>(vectors - at) {
-                1 => positions::<I, N, R, 1>(isa, &mut it, at * I::LANES),
-                2 => positions::<I, N, R, 2>(isa, &mut it, at * I::LANES),
-                _ => positions::<I, N, R, C>(isa, &mut it, at * I::LANES),
+                1 => positions::<I, S, R, 1>(isa, &mut it, at * I::LANES),
+                2 => positions::<I, S, R, 2>(isa, &mut it, at * I::LANES),
+                _ => positions::<I, S, R, C>(isa, &mut it, at * I::LANES),
             }
             at += step::<C>(vectors - at);
         }
@@ -78,24 +79,10 @@ fn step<const C: usize>(left: usize) -> usize {
 
 /// Positions `at .. at + C·LANES` for R rows.
 #[inline(always)]
-fn positions<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut Scores<'_, N>, at: usize) {
-    let (q, k) = (it.q.as_chunks::<R>().0, it.k.as_chunks::<BLOCK>().0);
+fn positions<I: Isa, S: Stored, const R: usize, const C: usize>(isa: I, it: &mut Scores<'_, S>, at: usize) {
     let Some(s) = it.s.first_chunk_mut::<R>() else { return };
     let mut acc = [[isa.zero(); C]; R];
-    for (d, (q, row)) in q.iter().zip(k).enumerate() {
-        fetch(isa, it.ahead, at * k.len() + d * C * I::LANES, C * I::LANES);
-        let row = &row[at..][..C * I::LANES];
-        let mut keys = [isa.zero(); C];
-        for c in 0..C {
-            keys[c] = N::load(isa, &row[c * I::LANES..]);
-        }
-        for r in 0..R {
-            let q = isa.splat(q[r]);
-            for c in 0..C {
-                acc[r][c] = isa.fma(q, keys[c], acc[r][c]);
-            }
-        }
-    }
+    S::score(isa, Keys { q: it.q.as_chunks::<R>().0, k: it.k, ahead: it.ahead, at }, &mut acc);
     for r in 0..R {
         for c in 0..C {
             isa.store(acc[r][c], &mut s[r][at + c * I::LANES..]);
@@ -104,50 +91,50 @@ fn positions<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut
 }
 
 /// Weighted sums of `rows` query rows over the values of some positions of a block.
-pub(super) struct Values<'a, N> {
+pub(super) struct Values<'a, S: Stored> {
     /// `[rows][64]`
     pub(super) e: &'a [[f32; BLOCK]],
     /// The positions of the block that count.
     pub(super) seen: Range<usize>,
-    /// From position 0 of the block on: `[position][pitch]`, and whatever follows.
-    pub(super) v: &'a [N],
-    /// Numbers from one value to the next.
+    /// A block that lies along, and whatever follows.
+    pub(super) v: &'a [S::Unit],
+    /// Numbers from one value to the next, where they are not coded.
     pub(super) pitch: usize,
     /// What is read next from memory, to be fetched meanwhile; may be empty.
-    pub(super) ahead: &'a [N],
+    pub(super) ahead: &'a [S::Unit],
     /// Channels of a value.
     pub(super) value_dim: usize,
     /// `[rows][stride]`
     pub(super) o: &'a mut [f32],
-    /// `value_dim`, rounded up to a multiple of 16.
+    /// `value_dim`, rounded up to a multiple of 32.
     pub(super) stride: usize,
 }
 
-impl<N: Number> Op for Values<'_, N> {
+impl<S: Stored> Op for Values<'_, S> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         match (self.e.len(), I::LANES) {
-            (1, 16) => isa.outline(ValuesOf::<N, 1, 4>(self)),
-            (1, _) => isa.outline(ValuesOf::<N, 1, 8>(self)),
-            (2, _) => isa.outline(ValuesOf::<N, 2, 4>(self)),
-            (3, 8) => isa.outline(ValuesOf::<N, 3, 2>(self)),
-            (3, _) => isa.outline(ValuesOf::<N, 3, 4>(self)),
-            (4, 8) => isa.outline(ValuesOf::<N, 4, 2>(self)),
-            (4, _) => isa.outline(ValuesOf::<N, 4, 4>(self)),
-            (5, 8) => isa.outline(ValuesOf::<N, 5, 2>(self)),
-            (5, _) => isa.outline(ValuesOf::<N, 5, 4>(self)),
-            (6, 8) => isa.outline(ValuesOf::<N, 6, 2>(self)),
-            (6, _) => isa.outline(ValuesOf::<N, 6, 4>(self)),
+            (1, 16) => isa.outline(ValuesOf::<S, 1, 4>(self)),
+            (1, _) => isa.outline(ValuesOf::<S, 1, 8>(self)),
+            (2, _) => isa.outline(ValuesOf::<S, 2, 4>(self)),
+            (3, 8) => isa.outline(ValuesOf::<S, 3, 2>(self)),
+            (3, _) => isa.outline(ValuesOf::<S, 3, 4>(self)),
+            (4, 8) => isa.outline(ValuesOf::<S, 4, 2>(self)),
+            (4, _) => isa.outline(ValuesOf::<S, 4, 4>(self)),
+            (5, 8) => isa.outline(ValuesOf::<S, 5, 2>(self)),
+            (5, _) => isa.outline(ValuesOf::<S, 5, 4>(self)),
+            (6, 8) => isa.outline(ValuesOf::<S, 6, 2>(self)),
+            (6, _) => isa.outline(ValuesOf::<S, 6, 4>(self)),
             (rows, _) => unreachable!("{rows} rows at once"),
         }
     }
 }
 
-struct ValuesOf<'a, N, const R: usize, const C: usize>(Values<'a, N>);
+struct ValuesOf<'a, S: Stored, const R: usize, const C: usize>(Values<'a, S>);
 
-impl<I: Isa, N: Number, const R: usize, const C: usize> Outlined<I> for ValuesOf<'_, N, R, C> {
+impl<I: Isa, S: Stored, const R: usize, const C: usize> Outlined<I> for ValuesOf<'_, S, R, C> {
     #[inline(always)]
     fn run(self, isa: I) {
         let mut it = self.0;
@@ -155,9 +142,9 @@ impl<I: Isa, N: Number, const R: usize, const C: usize> Outlined<I> for ValuesOf
         let mut at = 0;
         while at < vectors {
             match step::<C>(vectors - at) {
-                1 => channels::<I, N, R, 1>(isa, &mut it, at * I::LANES),
-                2 => channels::<I, N, R, 2>(isa, &mut it, at * I::LANES),
-                _ => channels::<I, N, R, C>(isa, &mut it, at * I::LANES),
+                1 => channels::<I, S, R, 1>(isa, &mut it, at * I::LANES),
+                2 => channels::<I, S, R, 2>(isa, &mut it, at * I::LANES),
+                _ => channels::<I, S, R, C>(isa, &mut it, at * I::LANES),
             }
             at += step::<C>(vectors - at);
         }
@@ -166,8 +153,7 @@ impl<I: Isa, N: Number, const R: usize, const C: usize> Outlined<I> for ValuesOf
 
 /// Channels `at .. at + C·LANES` of R rows. Lanes beyond `value_dim` hold what lies behind a value; nobody reads them.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)] // r and c count registers
-fn channels<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut Values<'_, N>, at: usize) {
+fn channels<I: Isa, S: Stored, const R: usize, const C: usize>(isa: I, it: &mut Values<'_, S>, at: usize) {
     let Some(e) = it.e.first_chunk::<R>() else { return };
     let mut acc = [[isa.zero(); C]; R];
     for r in 0..R {
@@ -176,20 +162,7 @@ fn channels<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut 
             acc[r][c] = isa.load(&o[c * I::LANES..]);
         }
     }
-    for p in it.seen.clone() {
-        fetch(isa, it.ahead, at * BLOCK + p * C * I::LANES, C * I::LANES);
-        let v = &it.v[p * it.pitch + at..][..C * I::LANES];
-        let mut values = [isa.zero(); C];
-        for c in 0..C {
-            values[c] = N::load(isa, &v[c * I::LANES..]);
-        }
-        for r in 0..R {
-            let e = isa.splat(e[r][p % BLOCK]);
-            for c in 0..C {
-                acc[r][c] = isa.fma(e, values[c], acc[r][c]);
-            }
-        }
-    }
+    S::mix(isa, Rows { e, seen: it.seen.clone(), v: it.v, pitch: it.pitch, ahead: it.ahead, at }, &mut acc);
     for r in 0..R {
         let o = &mut it.o[r * it.stride + at..][..C * I::LANES];
         for c in 0..C {
@@ -201,8 +174,8 @@ fn channels<I: Isa, N: Number, const R: usize, const C: usize>(isa: I, it: &mut 
 /// Asks for the cache lines of `len` numbers from `at` on, where there are that many. Each step of a product asks for as
 /// much as it works on, in the order of addresses: requests in bursts, or in the order of use, cost more than they bring.
 #[inline(always)]
-fn fetch<I: Isa, N: Number>(isa: I, ahead: &[N], at: usize, len: usize) {
-    let line = 64 / size_of::<N>();
+pub(super) fn fetch<I: Isa, U>(isa: I, ahead: &[U], at: usize, len: usize) {
+    let line = 64 / size_of::<U>();
     let mut i = 0;
     while i < len {
         if let Some(x) = ahead.get(at + i) {
@@ -320,12 +293,14 @@ impl Op for Merge<'_> {
     }
 }
 
-/// `out = o · (1 / tree(l))`, or with the sink among the weights.
+/// `out = o · (1 / tree(l))`, or with the sink among the weights; turned back where values are turned.
 pub(super) struct Finish<'a> {
     pub(super) running: &'a Running,
     pub(super) sink: Option<f32>,
     pub(super) o: &'a [f32],
     pub(super) out: &'a mut [f32],
+    /// Channels that are turned together.
+    pub(super) turned: usize,
 }
 
 impl Op for Finish<'_> {
@@ -346,5 +321,6 @@ impl Op for Finish<'_> {
         for (o, out) in self.o.chunks(I::LANES).zip(self.out.chunks_mut(I::LANES)) {
             isa.store_some(isa.mul(isa.load(o), factor), out);
         }
+        turn(self.out, self.turned);
     }
 }

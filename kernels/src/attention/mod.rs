@@ -4,15 +4,21 @@
 //! from position 0 of the sequence, fix the order of every sum. So the answer does not depend on how a context was fed, on
 //! what else is in the batch, or on how many threads share a head.
 
+mod coded;
 mod joined;
 mod kernel;
-mod number;
+mod kind;
+mod pages;
 mod shared;
 mod store;
+mod stored;
 mod tile;
+mod turn;
 
 pub use joined::{Index, attend_joined, choose};
-pub use store::{AllocError, KvStore, KvType};
+pub use kind::{GROUP, KvType};
+pub use pages::AllocError;
+pub use store::KvStore;
 
 use crate::Cpu;
 use crate::pool::Disjoint;
@@ -147,12 +153,15 @@ struct Work<'a> {
     group: usize,
     key_dim: usize,
     value_dim: usize,
+    /// Channels of a key, and of a value, that the stores turn together.
+    turned: (usize, usize),
     tiles: Vec<Tile<'a>>,
 }
 
 impl<'a> Work<'a> {
     fn new(attend: &'a Attend<'a>, q: &'a [f32], lanes: &[Lane<'a>], threads: usize) -> Option<Work<'a>> {
         let first = lanes.first()?.store;
+        let turned = first.turned();
         let (kv_heads, key_dim, value_dim) = (first.kv_heads(), first.key_dim(), first.value_dim());
         assert!(attend.heads > 0 && attend.heads.is_multiple_of(kv_heads), "{} heads over {kv_heads}", attend.heads);
         assert!(attend.window.reach() != Some(0), "a window of nothing");
@@ -162,21 +171,22 @@ impl<'a> Work<'a> {
         let (mut tiles, mut tokens) = (Vec::new(), 0);
         for &Lane { store, position, tokens: n } in lanes {
             assert!(store.shape() == (kv_heads, key_dim, value_dim), "stores of different shapes");
+            assert!(store.types() == first.types(), "stores of different types");
             assert!(position + n <= store.capacity(), "positions {position} to {} of {}", position + n, store.capacity());
-            let first = attend.window.first(position);
-            assert!(n == 0 || store.oldest() <= first, "positions from {first} on, held from {} on", store.oldest());
+            let seen = attend.window.first(position);
+            assert!(n == 0 || store.oldest() <= seen, "positions from {seen} on, held from {} on", store.oldest());
             for t in (0..n).step_by(per) {
                 tiles.push(Tile::new(store, attend.window, position + t, tokens + t, per.min(n - t)));
             }
             tokens += n;
         }
         assert!(q.len() == tokens * attend.heads * key_dim, "{tokens} queries, {} values", q.len());
-        Some(Work { attend, q, tokens, panels: attend.heads / group, group, key_dim, value_dim, tiles })
+        Some(Work { attend, q, tokens, panels: attend.heads / group, group, key_dim, value_dim, turned, tiles })
     }
 
-    /// `value_dim` up to a whole number of vectors.
+    /// `value_dim` up to a whole number of vectors and of groups of codes.
     fn stride(&self) -> usize {
-        self.value_dim.next_multiple_of(16)
+        self.value_dim.next_multiple_of(GROUP)
     }
 
     /// Query rows of the largest tile.

@@ -6,7 +6,6 @@
 //! ```
 //! Each score is the same chain of fma as with keys that lie across (`kernel.rs`): d ascending from 0.
 
-use super::number::Number;
 use crate::isa::{Isa, Op, Outlined};
 use crate::naive::attention::BLOCK;
 
@@ -18,30 +17,13 @@ pub(super) const fn rows_together(lanes: usize) -> usize {
 /// Channels that are worked on at a time: their queries stay in the first cache.
 const DEPTH: usize = 256;
 
-/// A block of keys as f32.
-pub(super) struct Widen<'a, N> {
-    pub(super) from: &'a [N],
-    /// As many, a multiple of 16.
-    pub(super) to: &'a mut [f32],
-}
-
-impl<N: Number> Op for Widen<'_, N> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        for (to, from) in self.to.chunks_exact_mut(I::LANES).zip(self.from.chunks_exact(I::LANES)) {
-            isa.store(N::load(isa, from), to);
-        }
-    }
-}
-
 /// Scores of some query rows with the first positions of a block.
 pub(super) struct RowScores<'a> {
     /// `[rows / together][key_dim][together]`
     pub(super) q: &'a [f32],
-    /// `[64][key_dim]`
+    /// `[64][pitch]`
     pub(super) k: &'a [f32],
+    pub(super) pitch: usize,
     pub(super) key_dim: usize,
     /// The first position that is not wanted.
     pub(super) end: usize,
@@ -68,7 +50,7 @@ struct Of<'a, const G: usize, const C: usize>(RowScores<'a>);
 impl<I: Isa, const G: usize, const C: usize> Outlined<I> for Of<'_, G, C> {
     #[inline(always)]
     fn run(self, isa: I) {
-        let RowScores { q, k, key_dim, end, s } = self.0;
+        let RowScores { q, k, pitch, key_dim, end, s } = self.0;
         for (q, s) in q.chunks_exact(key_dim * G).zip(s.chunks_mut(G)) {
             let q = q.as_chunks::<G>().0;
             let mut sums = [[0f32; G]; BLOCK];
@@ -78,9 +60,9 @@ impl<I: Isa, const G: usize, const C: usize> Outlined<I> for Of<'_, G, C> {
                 let mut p = 0;
                 while p < end {
                     match end - p {
-                        12.. => p += dots::<I, G, C, 12>(isa, &q[from..to], &k[p * key_dim + from..], key_dim, &mut sums[p..]),
-                        4.. => p += dots::<I, G, C, 4>(isa, &q[from..to], &k[p * key_dim + from..], key_dim, &mut sums[p..]),
-                        _ => p += dots::<I, G, C, 1>(isa, &q[from..to], &k[p * key_dim + from..], key_dim, &mut sums[p..]),
+                        12.. => p += dots::<I, G, C, 12>(isa, &q[from..to], &k[p * pitch + from..], pitch, &mut sums[p..]),
+                        4.. => p += dots::<I, G, C, 4>(isa, &q[from..to], &k[p * pitch + from..], pitch, &mut sums[p..]),
+                        _ => p += dots::<I, G, C, 1>(isa, &q[from..to], &k[p * pitch + from..], pitch, &mut sums[p..]),
                     }
                 }
                 from = to;

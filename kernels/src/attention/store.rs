@@ -1,87 +1,30 @@
 //! Keys and values of one sequence, one layer, laid out for attention.
 //!
 //! ```text
-//! K  [head][position / 64][key_dim][64]    a block is contiguous, its innermost 64 are positions: lanes of a score
-//! V  [head][position][value_dim]           a row is contiguous: lanes of an output
+//! K  [head][position / 64][key_dim][64]    across: a block is contiguous, its innermost 64 are positions: lanes of a score
+//! V  [head][position][value_dim]           along: a row is contiguous: lanes of an output
 //! ```
 //! Where values are the first channels of the keys, there is one copy of both, `[head][position][key_dim]`: its rows are those of
-//! V, and scores take lanes along the queries (`shared.rs`).
-//!
-//! Memory comes zeroed from the system, so capacity that no token has reached costs address space only.
+//! V, and scores take lanes along the queries (`shared.rs`). Quantized numbers lie in such blocks of 64 positions as well, by groups of
+//! 32 channels (`coded.rs`).
 //!
 //! A store whose layer looks back through a window can be a ring: block b lies where block b mod n lies, and takes the place of block
 //! b - n. What is seen lies in the same blocks of 64 by absolute position as without the ring, so no bit of a result differs.
 
 use super::Window;
-use super::number::Number;
+use super::kind::KvType;
+use super::pages::{AllocError, Numbers, each};
+use super::stored::Layout::{Across, Along};
+use super::stored::{Layout, Put, Stored, Widen};
 use crate::Cpu;
-use crate::isa::{Isa, Op, vectorize};
+use crate::Level;
+use crate::isa::vectorize;
 use crate::naive::attention::BLOCK;
 use crate::pool::Disjoint;
-use half::f16;
-use memmap2::MmapMut;
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Range;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 mod saved;
-
-/// How a cached number is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KvType {
-    /// Half precision, rounded to nearest even.
-    F16,
-    /// As computed.
-    F32,
-}
-
-impl KvType {
-    /// All of them, for tables and tests.
-    pub const ALL: [KvType; 2] = [KvType::F16, KvType::F32];
-
-    /// Bytes of a number.
-    pub const fn bytes(self) -> usize {
-        match self {
-            KvType::F16 => 2,
-            KvType::F32 => 4,
-        }
-    }
-
-    /// `x` as it comes back from the store.
-    pub fn round(self, x: f32) -> f32 {
-        match self {
-            KvType::F16 => f16::from_f32(x).to_f32(),
-            KvType::F32 => x,
-        }
-    }
-}
-
-/// A store of this many bytes cannot be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllocError {
-    /// Bytes asked for; `None` where the number is beyond all addresses.
-    pub bytes: Option<usize>,
-}
-
-impl fmt::Display for AllocError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.bytes {
-            Some(bytes) => write!(f, "no memory for {bytes} bytes of keys and values"),
-            None => write!(f, "keys and values larger than the address space"),
-        }
-    }
-}
-
-impl std::error::Error for AllocError {}
-
-/// Numbers of one type, zero at first.
-pub(super) enum Numbers {
-    /// Halves.
-    F16(Pages<u16>),
-    /// Singles.
-    F32(Pages<f32>),
-}
 
 /// Keys and values of one sequence, one layer.
 pub struct KvStore {
@@ -105,86 +48,6 @@ impl fmt::Debug for KvStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let KvStore { kv_heads, key_dim, value_dim, capacity, room, .. } = self;
         write!(f, "KvStore({kv_heads} heads of {key_dim} and {value_dim}, {room} of {capacity} positions)")
-    }
-}
-
-/// Numbers from the start of a page on, and some more behind them, so that vectors may be loaded across the end.
-pub(super) struct Pages<T> {
-    map: MmapMut,
-    len: usize,
-    numbers: PhantomData<T>,
-}
-
-/// Room behind the numbers, in numbers: more than the widest vector.
-const BEHIND: usize = 64;
-
-impl<T: FromBytes + IntoBytes + Immutable> Pages<T> {
-    /// Zeros that the system hands out page by page as they are written. (An allocator would serve a large request from
-    /// memory it has had before, and clear, that is touch, all of it.)
-    fn new(len: usize) -> Option<Pages<T>> {
-        let bytes = len.checked_add(BEHIND)?.checked_mul(size_of::<T>())?;
-        let map = MmapMut::map_anon(bytes).ok()?;
-        Some(Pages { map, len, numbers: PhantomData })
-    }
-
-    /// The numbers.
-    fn all(&self) -> &[T] {
-        &self.from(0)[..self.len]
-    }
-
-    /// The numbers, to be written.
-    fn all_mut(&mut self) -> &mut [T] {
-        match <[T]>::mut_from_bytes(&mut self.map) {
-            Ok(numbers) => &mut numbers[..self.len],
-            Err(_) => unreachable!("pages are aligned, and hold whole numbers"),
-        }
-    }
-
-    /// Number `i` and all behind it, beyond the end too.
-    pub(super) fn from(&self, i: usize) -> &[T] {
-        match <[T]>::ref_from_bytes(&self.map) {
-            Ok(numbers) => &numbers[i..],
-            Err(_) => unreachable!("pages are aligned, and hold whole numbers"),
-        }
-    }
-}
-
-impl Numbers {
-    fn new(kind: KvType, len: usize) -> Result<Numbers, AllocError> {
-        let error = AllocError { bytes: len.checked_mul(kind.bytes()) };
-        Ok(match kind {
-            KvType::F16 => Numbers::F16(Pages::new(len).ok_or(error)?),
-            KvType::F32 => Numbers::F32(Pages::new(len).ok_or(error)?),
-        })
-    }
-
-    fn kind(&self) -> KvType {
-        match self {
-            Numbers::F16(_) => KvType::F16,
-            Numbers::F32(_) => KvType::F32,
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Numbers::F16(x) => x.len,
-            Numbers::F32(x) => x.len,
-        }
-    }
-
-    fn copy_from(&mut self, from: &Numbers, range: Range<usize>) {
-        match (self, from) {
-            (Numbers::F16(to), Numbers::F16(from)) => to.all_mut()[range.clone()].copy_from_slice(&from.all()[range]),
-            (Numbers::F32(to), Numbers::F32(from)) => to.all_mut()[range.clone()].copy_from_slice(&from.all()[range]),
-            (Numbers::F16(_), Numbers::F32(_)) | (Numbers::F32(_), Numbers::F16(_)) => unreachable!("a copy has the same types"),
-        }
-    }
-
-    fn get(&self, i: usize) -> f32 {
-        match self {
-            Numbers::F16(x) => f16::from_bits(x.all()[i]).to_f32(),
-            Numbers::F32(x) => x.all()[i],
-        }
     }
 }
 
@@ -244,10 +107,10 @@ impl KvStore {
         let capacity = capacity.checked_next_multiple_of(BLOCK).ok_or(AllocError { bytes: None })?;
         // n positions lie in up to n / 64 blocks and a part of one more.
         let room = keep.checked_next_multiple_of(BLOCK).and_then(|n| n.checked_add(BLOCK)).map_or(capacity, |n| n.min(capacity));
-        let len = |dim: usize| room.checked_mul(kv_heads).and_then(|n| n.checked_mul(dim)).ok_or(AllocError { bytes: None });
-        let k = Numbers::new(k, len(key_dim)?)?;
+        let positions = room.checked_mul(kv_heads).ok_or(AllocError { bytes: None })?;
+        let k = Numbers::new(k, positions, key_dim)?;
         let v = match v {
-            Some(v) => Some(Numbers::new(v, len(value_dim)?)?),
+            Some(v) => Some(Numbers::new(v, positions, value_dim)?),
             None => None,
         };
         Ok(KvStore { k, v, kv_heads, key_dim, value_dim, capacity, room, end: 0, since: 0 })
@@ -270,16 +133,12 @@ impl KvStore {
         let blocks = first / BLOCK..(first + n).div_ceil(BLOCK);
         assert!(blocks.len() <= room / BLOCK, "{n} positions from {first} on into a ring of {room}");
         self.reach(first..first + n);
-        let put = Put { cpu, kv_heads, blocks, first, n, room };
-        let layout = if self.v.is_some() { Keys } else { Rows };
-        match &mut self.k {
-            Numbers::F16(x) => put.all(x.all_mut(), k, key_dim, layout),
-            Numbers::F32(x) => put.all(x.all_mut(), k, key_dim, layout),
-        }
-        match &mut self.v {
-            Some(Numbers::F16(x)) => put.all(x.all_mut(), v, value_dim, Rows),
-            Some(Numbers::F32(x)) => put.all(x.all_mut(), v, value_dim, Rows),
-            None => {}
+        let (across, along) = self.turned();
+        let put = Run { cpu, kv_heads, blocks, first, n, room };
+        let layout = if self.v.is_some() { Across } else { Along };
+        each!(&mut self.k, x: S => put.all::<S>(x.all_mut(), k, key_dim, across, layout));
+        if let Some(values) = &mut self.v {
+            each!(values, x: S => put.all::<S>(x.all_mut(), v, value_dim, along, Along));
         }
     }
 
@@ -333,16 +192,17 @@ impl KvStore {
     pub fn read(&self, n: usize) -> (Vec<f32>, Vec<f32>) {
         let KvStore { kv_heads, key_dim, value_dim, room, .. } = *self;
         assert!(self.oldest() == 0 && n <= room, "{n} positions of {room}");
-        let mut k = Vec::with_capacity(n * kv_heads * key_dim);
-        let mut v = Vec::with_capacity(n * kv_heads * value_dim);
-        for (p, head) in (0..n).flat_map(|p| (0..kv_heads).map(move |head| (p, head))) {
-            let Some(values) = &self.v else {
-                k.extend((0..key_dim).map(|d| self.k.get(p * key_dim + d)));
-                v.extend((0..value_dim).map(|d| self.k.get(p * key_dim + d)));
-                continue;
-            };
-            k.extend((0..key_dim).map(|d| self.k.get(head * room * key_dim + (p / BLOCK * key_dim + d) * BLOCK + p % BLOCK)));
-            v.extend((0..value_dim).map(|d| values.get((head * room + p) * value_dim + d)));
+        let (mut k, mut v) = (vec![0.0; n * kv_heads * key_dim], vec![0.0; n * kv_heads * value_dim]);
+        for (block, head) in (0..n.div_ceil(BLOCK)).flat_map(|block| (0..kv_heads).map(move |head| (block, head))) {
+            let (at, positions) = (head * room + block * BLOCK, block * BLOCK..n.min((block + 1) * BLOCK));
+            let layout = if self.v.is_some() { Across } else { Along };
+            let keys = block_of(&self.k, at, key_dim, layout);
+            let own = self.v.as_ref().map(|values| block_of(values, at, value_dim, Along));
+            let (values, pitch) = own.as_ref().map_or((&keys, key_dim), |own| (own, value_dim));
+            for p in positions {
+                k[(p * kv_heads + head) * key_dim..][..key_dim].copy_from_slice(&keys[p % BLOCK * key_dim..][..key_dim]);
+                v[(p * kv_heads + head) * value_dim..][..value_dim].copy_from_slice(&values[p % BLOCK * pitch..][..value_dim]);
+            }
         }
         (k, v)
     }
@@ -360,15 +220,15 @@ impl KvStore {
         let (k, v) = (self.k.kind(), self.v.as_ref().map(Numbers::kind));
         let mut copy = KvStore::make(k, v, kv_heads, key_dim, value_dim, capacity, room - BLOCK.min(room))?;
         // What a ring has let go of stays gone in the copy.
-        (copy.end, copy.since) = (if self.oldest() > 0 { self.end } else { n }, self.since);
-        let n = if self.oldest() > 0 { room } else { n.min(room) };
-        for head in 0..kv_heads {
-            let keys = head * room * key_dim..(head * room + n.next_multiple_of(BLOCK)) * key_dim;
-            let values = head * room * value_dim..(head * room + n) * value_dim;
-            copy.k.copy_from(&self.k, keys);
-            if let (Some(copy), Some(v)) = (&mut copy.v, &self.v) {
-                copy.copy_from(v, values);
-            }
+        let gone = self.oldest() > 0;
+        (copy.end, copy.since) = (if gone { self.end } else { n }, self.since);
+        let n = if gone { room } else { n.min(room) };
+        copy_heads(&mut copy.k, &self.k, room * k.bytes(key_dim), n.next_multiple_of(BLOCK) * k.bytes(key_dim));
+        if let (Some(to), Some(from)) = (&mut copy.v, &self.v) {
+            let kind = from.kind();
+            // Blocks of codes are written as a whole.
+            let n = if kind.is_quantized() { n.next_multiple_of(BLOCK) } else { n };
+            copy_heads(to, from, room * kind.bytes(value_dim), n * kind.bytes(value_dim));
         }
         Ok(copy)
     }
@@ -385,12 +245,24 @@ impl KvStore {
 
     /// Bytes at full use.
     pub fn bytes(&self) -> usize {
-        self.k.len() * self.k.kind().bytes() + self.v.as_ref().map_or(0, |v| v.len() * v.kind().bytes())
+        self.k.bytes().len() + self.v.as_ref().map_or(0, |v| v.bytes().len())
     }
 
     /// Types of keys and of values.
     pub fn types(&self) -> (KvType, KvType) {
         (self.k.kind(), self.v.as_ref().map_or(self.k.kind(), Numbers::kind))
+    }
+
+    /// Channels of a key and of a value that are turned together before they are kept; 1 where none are.
+    pub fn turned(&self) -> (usize, usize) {
+        match &self.v {
+            Some(v) => (self.k.kind().turned(self.key_dim), v.kind().turned(self.value_dim)),
+            // Values are turned with the keys that hold them: by a number that divides both.
+            None => {
+                let turned = self.k.kind().turned(self.key_dim | self.value_dim);
+                (turned, turned)
+            }
+        }
     }
 
     /// Heads, channels of a key, channels of a value.
@@ -414,18 +286,30 @@ impl KvStore {
     }
 }
 
-/// How the positions of a block lie.
-#[derive(Clone, Copy)]
-enum Layout {
-    /// `[dim][64]`
-    Keys,
-    /// `[64][dim]`
-    Rows,
+/// The first `bytes` of each head's `stride`.
+fn copy_heads(to: &mut Numbers, from: &Numbers, stride: usize, bytes: usize) {
+    for (to, from) in to.bytes_mut().chunks_exact_mut(stride).zip(from.bytes().chunks_exact(stride)) {
+        to[..bytes].copy_from_slice(&from[..bytes]);
+    }
 }
-use Layout::{Keys, Rows};
+
+/// A block of 64 positions from position `at` of the store on, as f32 `[64][dim]`.
+fn block_of(numbers: &Numbers, at: usize, dim: usize, layout: Layout) -> Vec<f32> {
+    each!(numbers, x: S => {
+        let pitch = S::pitch(dim);
+        let mut wide = vec![0.0; pitch * BLOCK + 16];
+        let (block, positions) = (&x.from(at * S::units(dim))[..BLOCK * S::units(dim)], 0..BLOCK);
+        vectorize(Level::best(), Widen::<S> { block, dim, layout, positions, to: &mut wide });
+        let number = |p: usize, d: usize| match layout {
+            Across => wide[d * BLOCK + p],
+            Along => wide[p * pitch + d],
+        };
+        (0..BLOCK).flat_map(|p| (0..dim).map(move |d| (p, d))).map(|(p, d)| number(p, d)).collect()
+    })
+}
 
 /// Positions `first .. first + n` on their way into a store, block by block.
-struct Put<'a> {
+struct Run<'a> {
     cpu: Cpu<'a>,
     kv_heads: usize,
     blocks: Range<usize>,
@@ -438,58 +322,27 @@ struct Put<'a> {
 /// Numbers from which on a second thread pays.
 const GRAIN: usize = 1 << 15;
 
-impl Put<'_> {
+impl Run<'_> {
     /// `from` `[n, kv_heads, dim]` into a store of blocks `[head][block][dim · 64]`.
-    fn all<N: Number>(&self, to: &mut [N], from: &[f32], dim: usize, layout: Layout) {
-        let (level, blocks) = (self.cpu.level, self.blocks.len());
-        let one = |i: usize, to: &mut [N]| {
-            let (head, block) = (i / blocks, self.blocks.start + i % blocks);
-            let positions = self.first.max(block * BLOCK)..(self.first + self.n).min((block + 1) * BLOCK);
+    fn all<S: Stored>(&self, to: &mut [S::Unit], from: &[f32], dim: usize, turned: usize, layout: Layout) {
+        let (level, blocks, len) = (self.cpu.level, self.blocks.len(), S::units(dim) * BLOCK);
+        let one = |i: usize, block: &mut [S::Unit]| {
+            let (head, index) = (i / blocks, self.blocks.start + i % blocks);
+            let positions = self.first.max(index * BLOCK)..(self.first + self.n).min((index + 1) * BLOCK);
             for p in positions {
                 let row = &from[((p - self.first) * self.kv_heads + head) * dim..][..dim];
-                vectorize(level, PutRow { row, to, layout, dim, p: p % BLOCK });
+                vectorize(level, Put::<S> { row, turned, block, layout, p: p % BLOCK });
             }
         };
         let round = self.room / BLOCK;
         let at = |i: usize| i / blocks * round + (self.blocks.start + i % blocks) % round;
         if from.len() < GRAIN {
             for i in 0..self.kv_heads * blocks {
-                one(i, &mut to[at(i) * dim * BLOCK..][..dim * BLOCK]);
+                one(i, &mut to[at(i) * len..][..len]);
             }
         } else {
-            let tiles = Disjoint::new(to, dim * BLOCK, dim * BLOCK);
+            let tiles = Disjoint::new(to, len, len);
             self.cpu.parallel(self.kv_heads * blocks, &|i| one(i, tiles.take(at(i)..at(i) + 1, 0).row(0)));
-        }
-    }
-}
-
-/// One position of one head, into its block.
-struct PutRow<'a, N> {
-    row: &'a [f32],
-    to: &'a mut [N],
-    layout: Layout,
-    dim: usize,
-    p: usize,
-}
-
-impl<N: Number> Op for PutRow<'_, N> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        for (i, x) in self.row.chunks(I::LANES).enumerate() {
-            let mut narrow = [N::default(); 16];
-            N::store(isa, isa.load_some(x), &mut narrow);
-            let d = i * I::LANES;
-            match self.layout {
-                Keys => {
-                    let (columns, _) = self.to[d * BLOCK..].as_chunks_mut::<BLOCK>();
-                    for (column, x) in columns.iter_mut().zip(&narrow[..x.len()]) {
-                        column[self.p % BLOCK] = *x;
-                    }
-                }
-                Rows => self.to[self.p * self.dim + d..][..x.len()].copy_from_slice(&narrow[..x.len()]),
-            }
         }
     }
 }

@@ -7,9 +7,11 @@
 //! ```
 
 use super::kernel::{Finish, Merge, ROWS, Running, Scores, Values, Weights};
-use super::number::Number;
-use super::shared::{RowScores, Widen, rows_together};
-use super::store::{KvStore, Numbers};
+use super::pages::{Numbers, each};
+use super::shared::{RowScores, rows_together};
+use super::store::KvStore;
+use super::stored::{Layout, Plain, Stored, Widen};
+use super::turn::Turn;
 use super::{Window, Work};
 use crate::isa::{lanes, vectorize};
 use crate::naive::attention::{BLOCK, CHUNK};
@@ -57,8 +59,10 @@ impl Part<'_> {
 struct Scratch {
     /// `[group][key_dim][rows of the group]`, scaled.
     q: Vec<f32>,
-    /// A block of keys in rows, as f32.
-    keys: Vec<f32>,
+    /// A query, scaled and turned.
+    row: Vec<f32>,
+    /// A block as f32.
+    wide: Vec<f32>,
     /// `[rows][64]`, scores and then weights.
     s: Vec<[f32; BLOCK]>,
     /// State of the chunk: `[rows]`, `[rows][stride]`.
@@ -77,6 +81,7 @@ thread_local! {
 fn with_scratch(work: &Work<'_>, rows: usize, f: impl FnOnce(&mut Scratch)) {
     let mut scratch = SCRATCH.take().unwrap_or_default();
     scratch.q.resize(rows.next_multiple_of(16) * work.key_dim, 0.0);
+    scratch.row.resize(work.key_dim, 0.0);
     scratch.s.resize(rows, [0.0; BLOCK]);
     scratch.part.resize(rows, Running::START);
     scratch.whole.resize(rows, Running::START);
@@ -84,6 +89,17 @@ fn with_scratch(work: &Work<'_>, rows: usize, f: impl FnOnce(&mut Scratch)) {
     scratch.whole_o.resize(rows * work.stride(), 0.0);
     f(&mut scratch);
     SCRATCH.set(Some(scratch));
+}
+
+/// Numbers behind a widened block, so that vectors may be loaded across its end.
+const BEHIND: usize = 64;
+
+/// Calls `f` with this thread's room for a block of rows of `pitch`, apart from the other buffers.
+fn with_wide(scratch: &mut Scratch, pitch: usize, f: impl FnOnce(&mut [f32], &mut Scratch)) {
+    let mut wide = std::mem::take(&mut scratch.wide);
+    wide.resize(pitch * BLOCK + BEHIND, 0.0);
+    f(&mut wide, scratch);
+    scratch.wide = wide;
 }
 
 impl<'a> Tile<'a> {
@@ -111,7 +127,7 @@ impl<'a> Tile<'a> {
             for row in 0..self.tokens * group {
                 let out = &mut out.row(row / group)[row % group * work.value_dim..][..work.value_dim];
                 let (running, sink) = (&scratch.whole[row], work.sink(head * group + row % group));
-                vectorize(cpu.level, Finish { running, sink, o: &scratch.whole_o[row * stride..][..stride], out });
+                vectorize(cpu.level, Finish { running, sink, o: &scratch.whole_o[row * stride..][..stride], out, turned: work.turned.1 });
             }
         });
     }
@@ -144,22 +160,22 @@ impl<'a> Tile<'a> {
         with_scratch(work, rows, |scratch| {
             self.queries(cpu.level, work, 0, scratch);
             self.accumulate(cpu, work, 0, scratch);
-            let mut keys = std::mem::take(&mut scratch.keys);
-            keys.resize(BLOCK * dim + 64, 0.0);
+            let mut keys = std::mem::take(&mut scratch.wide);
+            keys.resize(BLOCK * dim + BEHIND, 0.0);
             for chunk in chosen.chunks(CHUNK) {
                 scratch.part.fill(Running::START);
                 scratch.o.fill(0.0);
                 for block in chunk.chunks(BLOCK) {
                     entries.gather(cpu.level, block, &mut keys);
                     let q = &scratch.q[..rows.next_multiple_of(rows_together(lanes(cpu.level))) * dim];
-                    vectorize(cpu.level, RowScores { q, k: &keys, key_dim: dim, end: block.len(), s: &mut scratch.s });
+                    vectorize(cpu.level, RowScores { q, k: &keys, pitch: dim, key_dim: dim, end: block.len(), s: &mut scratch.s });
                     let Scratch { s, part, o, .. } = &mut *scratch;
                     let (seen, softcap) = (|_| 0..block.len(), work.attend.softcap);
                     vectorize(cpu.level, Weights { s, seen, softcap, running: part, o, stride });
                     for group in groups(rows) {
                         let o = &mut o[group.start * stride..group.end * stride];
                         let (e, seen, value_dim) = (&s[group], 0..block.len(), work.value_dim);
-                        vectorize(cpu.level, Values { e, seen, v: &keys, pitch: dim, ahead: &[], value_dim, o, stride });
+                        vectorize(cpu.level, Values::<Plain<f32>> { e, seen, v: &keys, pitch: dim, ahead: &[], value_dim, o, stride });
                     }
                 }
                 for row in 0..rows {
@@ -168,11 +184,11 @@ impl<'a> Tile<'a> {
                     vectorize(cpu.level, Merge { whole: (whole, whole_o), part: (part, o) });
                 }
             }
-            scratch.keys = keys;
+            scratch.wide = keys;
             for row in 0..rows {
                 let out = &mut out.row(0)[row * work.value_dim..][..work.value_dim];
                 let (running, sink) = (&scratch.whole[row], work.sink(row));
-                vectorize(cpu.level, Finish { running, sink, o: &scratch.whole_o[row * stride..][..stride], out });
+                vectorize(cpu.level, Finish { running, sink, o: &scratch.whole_o[row * stride..][..stride], out, turned: work.turned.1 });
             }
         });
     }
@@ -209,19 +225,21 @@ impl<'a> Tile<'a> {
                 let part = part(chunk);
                 vectorize(cpu.level, Merge { whole: (whole, whole_o), part: (&part.running, part.o) });
             }
-            vectorize(cpu.level, Finish { running: whole, sink: work.sink(head), o: whole_o, out });
+            vectorize(cpu.level, Finish { running: whole, sink: work.sink(head), o: whole_o, out, turned: work.turned.1 });
         });
     }
 
-    /// Scales the queries and lays them out for the kernel.
+    /// Scales the queries, turns them as keys are, and lays them out for the kernel.
     fn queries(&self, level: Level, work: &Work<'_>, head: usize, scratch: &mut Scratch) {
         let (dim, heads, rows) = (work.key_dim, work.attend.heads, self.tokens * work.group);
         let mut pack = |group: Range<usize>, width: usize| {
             let packed = &mut scratch.q[group.start * dim..(group.start + width) * dim];
             for (r, row) in group.enumerate() {
                 let q = &work.q[((self.row + row / work.group) * heads + head * work.group + row % work.group) * dim..][..dim];
-                for (packed, q) in packed[r..].iter_mut().step_by(width).zip(q) {
-                    *packed = q * work.attend.scale;
+                scratch.row.iter_mut().zip(q).for_each(|(row, q)| *row = q * work.attend.scale);
+                vectorize(level, Turn { x: &mut scratch.row, n: work.turned.0 });
+                for (packed, q) in packed[r..].iter_mut().step_by(width).zip(&scratch.row) {
+                    *packed = *q;
                 }
             }
         };
@@ -244,34 +262,61 @@ impl<'a> Tile<'a> {
             let at = self.store.place(kv_head, block);
             let more = (block + 1) * BLOCK < end && self.store.place(kv_head, block + 1) > at;
             let Some(v) = &self.store.v else {
-                match &self.store.k {
-                    Numbers::F16(x) => self.shared(level, work, block, x.from(at * work.key_dim), scratch),
-                    Numbers::F32(x) => self.shared(level, work, block, x.from(at * work.key_dim), scratch),
-                }
+                each!(&self.store.k, x: S => self.shared::<S>(level, work, block, x.from(at * S::units(work.key_dim)), scratch));
                 continue;
             };
-            match &self.store.k {
-                Numbers::F16(x) => self.scores(level, work, block, x.from(at * work.key_dim), more, scratch),
-                Numbers::F32(x) => self.scores(level, work, block, x.from(at * work.key_dim), more, scratch),
-            }
+            each!(&self.store.k, x: S => self.keys::<S>(level, work, block, x.from(at * S::units(work.key_dim)), more, scratch));
             self.weights(level, work, block, scratch);
-            match v {
-                Numbers::F16(x) => self.values(level, work, block, (x.from(at * work.value_dim), work.value_dim), more, scratch),
-                Numbers::F32(x) => self.values(level, work, block, (x.from(at * work.value_dim), work.value_dim), more, scratch),
-            }
+            each!(v, x: S => self.rows::<S>(level, work, block, x.from(at * S::units(work.value_dim)), more, scratch));
         }
     }
 
     /// A block whose values are the first channels of its keys.
-    fn shared<N: Number>(&self, level: Level, work: &Work<'_>, block: usize, keys: &[N], scratch: &mut Scratch) {
-        let (rows, len) = (self.tokens * work.group, work.key_dim * BLOCK);
+    fn shared<S: Stored>(&self, level: Level, work: &Work<'_>, block: usize, keys: &[S::Unit], scratch: &mut Scratch) {
+        let (rows, pitch, dim) = (self.tokens * work.group, S::pitch(work.key_dim), work.key_dim);
         let end = (self.position + self.tokens - block * BLOCK).min(BLOCK);
-        scratch.keys.resize(len, 0.0);
-        vectorize(level, Widen { from: &keys[..len], to: &mut scratch.keys });
-        let q = &scratch.q[..rows.next_multiple_of(rows_together(lanes(level))) * work.key_dim];
-        vectorize(level, RowScores { q, k: &scratch.keys, key_dim: work.key_dim, end, s: &mut scratch.s[..rows] });
-        self.weights(level, work, block, scratch);
-        self.values(level, work, block, (keys, work.key_dim), false, scratch);
+        with_wide(scratch, pitch, |wide, scratch| {
+            let from = &keys[..S::units(dim) * BLOCK];
+            vectorize(level, Widen::<S> { block: from, dim, layout: Layout::Along, positions: 0..end, to: wide });
+            let q = &scratch.q[..rows.next_multiple_of(rows_together(lanes(level))) * dim];
+            vectorize(level, RowScores { q, k: wide, pitch, key_dim: dim, end, s: &mut scratch.s[..rows] });
+            self.weights(level, work, block, scratch);
+            if S::WIDEN {
+                self.values::<Plain<f32>>(level, work, block, (wide, pitch), &[], scratch);
+            } else {
+                self.values::<S>(level, work, block, (keys, dim), &[], scratch);
+            }
+        });
+    }
+
+    /// The scores of a block; where several groups of rows look at codes, they are widened once for all.
+    fn keys<S: Stored>(&self, level: Level, work: &Work<'_>, block: usize, k: &[S::Unit], more: bool, scratch: &mut Scratch) {
+        let (dim, len) = (work.key_dim, S::units(work.key_dim) * BLOCK);
+        let (from, ahead) = (&k[..len], if more { &k[len..2 * len] } else { &[] });
+        if S::WIDEN && self.tokens * work.group > ROWS {
+            with_wide(scratch, dim, |wide, scratch| {
+                vectorize(level, Widen::<S> { block: from, dim, layout: Layout::Across, positions: 0..BLOCK, to: wide });
+                self.scores::<Plain<f32>>(level, work, block, &wide[..dim * BLOCK], &[], scratch);
+            });
+        } else {
+            self.scores::<S>(level, work, block, from, ahead, scratch);
+        }
+    }
+
+    /// The values of a block, in the same way.
+    fn rows<S: Stored>(&self, level: Level, work: &Work<'_>, block: usize, v: &[S::Unit], more: bool, scratch: &mut Scratch) {
+        let (dim, len) = (work.value_dim, S::units(work.value_dim) * BLOCK);
+        if S::WIDEN && self.tokens * work.group > ROWS {
+            let pitch = S::pitch(dim);
+            let seen = |row| self.seen_of_block(work, row, block);
+            let positions = seen(0).start..seen(self.tokens * work.group - 1).end;
+            with_wide(scratch, pitch, |wide, scratch| {
+                vectorize(level, Widen::<S> { block: &v[..len], dim, layout: Layout::Along, positions, to: wide });
+                self.values::<Plain<f32>>(level, work, block, (wide, pitch), &[], scratch);
+            });
+        } else {
+            self.values::<S>(level, work, block, (v, dim), if more { &v[len..2 * len] } else { &[] }, scratch);
+        }
     }
 
     /// The positions of `block` that the row sees, counted from the block's first.
@@ -281,15 +326,13 @@ impl<'a> Tile<'a> {
         seen.start.saturating_sub(start).min(BLOCK)..seen.end.saturating_sub(start).min(BLOCK)
     }
 
-    fn scores<N: Number>(&self, level: Level, work: &Work<'_>, block: usize, k: &[N], more: bool, scratch: &mut Scratch) {
-        let len = work.key_dim * BLOCK;
-        let (k, mut ahead) = (&k[..len], if more { &k[len..2 * len] } else { &[] });
+    fn scores<S: Stored>(&self, level: Level, work: &Work<'_>, block: usize, k: &[S::Unit], mut ahead: &[S::Unit], scratch: &mut Scratch) {
         for rows in groups(self.tokens * work.group) {
             if rows.clone().all(|row| self.seen_of_block(work, row, block).is_empty()) {
                 continue;
             }
             let q = &scratch.q[rows.start * work.key_dim..rows.end * work.key_dim];
-            vectorize(level, Scores { q, k, ahead, s: &mut scratch.s[rows] });
+            vectorize(level, Scores::<S> { q, k, ahead, s: &mut scratch.s[rows] });
             ahead = &[];
         }
     }
@@ -301,16 +344,23 @@ impl<'a> Tile<'a> {
     }
 
     /// Values that lie `pitch` apart.
-    fn values<N: Number>(&self, level: Level, work: &Work<'_>, block: usize, (v, pitch): (&[N], usize), more: bool, scratch: &mut Scratch) {
-        let (stride, len) = (work.stride(), work.value_dim * BLOCK);
-        let mut ahead = if more { &v[len..2 * len] } else { &[] };
+    fn values<S: Stored>(
+        &self,
+        level: Level,
+        work: &Work<'_>,
+        block: usize,
+        (v, pitch): (&[S::Unit], usize),
+        mut ahead: &[S::Unit],
+        scratch: &mut Scratch,
+    ) {
+        let stride = work.stride();
         for group in groups(self.tokens * work.group) {
             let seen = |row| self.seen_of_block(work, row, block);
             let all = group.clone().map(seen).fold(0..BLOCK, |all, seen| all.start.max(seen.start)..all.end.min(seen.end));
             let mut add = |rows: Range<usize>, seen: Range<usize>| {
                 if !seen.is_empty() {
                     let o = &mut scratch.o[rows.start * stride..rows.end * stride];
-                    vectorize(level, Values { e: &scratch.s[rows], seen, v, pitch, ahead, value_dim: work.value_dim, o, stride });
+                    vectorize(level, Values::<S> { e: &scratch.s[rows], seen, v, pitch, ahead, value_dim: work.value_dim, o, stride });
                     ahead = &[];
                 }
             };

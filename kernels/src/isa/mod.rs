@@ -180,6 +180,10 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn load_f16_bytes(self, x: &[u8]) -> Self::F;
     /// `LANES` little-endian bfloat16 from a file's bytes.
     fn load_bf16_bytes(self, x: &[u8]) -> Self::F;
+    /// `LANES` signed bytes.
+    fn widen_i8(self, x: &[u8]) -> Self::I;
+    /// `LANES` unsigned bytes.
+    fn widen_u8(self, x: &[u8]) -> Self::I;
 
     // ---- f32: arithmetic
 

@@ -174,6 +174,16 @@ impl<D: Dot> Isa for Neon<D> {
         let x = &x[..8];
         unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vreinterpret_u16_u8(vld1_u8(x.as_ptr())))) }
     }
+    #[inline(always)]
+    fn widen_i8(self, x: &[u8]) -> int32x4_t {
+        let four = u32::from_le_bytes([x[0], x[1], x[2], x[3]]);
+        unsafe { vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(u64::from(four))))) }
+    }
+    #[inline(always)]
+    fn widen_u8(self, x: &[u8]) -> int32x4_t {
+        let four = u32::from_le_bytes([x[0], x[1], x[2], x[3]]);
+        unsafe { vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(u64::from(four)))))) }
+    }
 
     #[inline(always)]
     fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {

@@ -65,6 +65,14 @@ impl Isa for Scalar {
     fn load_bf16_bytes(self, x: &[u8]) -> F {
         from_fn(|i| bf16::from_le_bytes([x[2 * i], x[2 * i + 1]]).to_f32())
     }
+    #[inline(always)]
+    fn widen_i8(self, x: &[u8]) -> I {
+        from_fn(|i| i32::from(x[i] as i8))
+    }
+    #[inline(always)]
+    fn widen_u8(self, x: &[u8]) -> I {
+        from_fn(|i| i32::from(x[i]))
+    }
 
     #[inline(always)]
     fn add(self, a: F, b: F) -> F {

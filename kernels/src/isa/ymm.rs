@@ -181,6 +181,16 @@ impl<D: Dot> Isa for Ymm<D> {
         let x = &x[..16];
         unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast())))) }
     }
+    #[inline(always)]
+    fn widen_i8(self, x: &[u8]) -> __m256i {
+        let x = &x[..8];
+        unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn widen_u8(self, x: &[u8]) -> __m256i {
+        let x = &x[..8];
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().cast())) }
+    }
 
     #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {

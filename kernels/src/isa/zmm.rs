@@ -77,6 +77,16 @@ impl Isa for Zmm {
         let x = &x[..32];
         unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast())))) }
     }
+    #[inline(always)]
+    fn widen_i8(self, x: &[u8]) -> __m512i {
+        let x = &x[..16];
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn widen_u8(self, x: &[u8]) -> __m512i {
+        let x = &x[..16];
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast())) }
+    }
 
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

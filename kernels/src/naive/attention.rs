@@ -13,6 +13,8 @@
 //! out[d]  = O[d] · (1 / tree(L))                                                        without a sink
 //! out[d]  = O[d] · (a / fma(tree(L), a, b))    m' = max(M, sink)   a = exp(M - m')   b = exp(sink - m')
 //! ```
+//! Where the cache keeps keys turned ([`super::cache`]), so is the scaled query; where it keeps values turned, `out` is turned back.
+//!
 //! A sink is a score without a value: it meets the others at the very end, so it does not depend on where a chunk ends.
 //!
 //! A block that is masked as a whole would leave `m' = m`, `c = 1`, `e = 0`: it changes nothing, so leaving it out is not
@@ -21,6 +23,7 @@
 //! The running softmax: M. Milakov and N. Gimelshein, Online normalizer calculation for softmax, 2018; in blocks: T. Dao et
 //! al., FlashAttention, 2022.
 
+use super::cache::turn;
 use super::{exp, max, tanh, tree16};
 use crate::attention::Attend;
 
@@ -29,8 +32,8 @@ pub const BLOCK: usize = 64;
 /// Positions of a chunk.
 pub const CHUNK: usize = 1024;
 
-/// Keys and values of one sequence, `[positions, kv_heads, key_dim]` and `[positions, kv_heads, value_dim]`, rounded to the
-/// types of the cache.
+/// Keys and values of one sequence, `[positions, kv_heads, key_dim]` and `[positions, kv_heads, value_dim]`, as they come back from
+/// the cache ([`super::cache::keep`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// Keys.
@@ -43,6 +46,8 @@ pub struct Context<'a> {
     pub key_dim: usize,
     /// Channels of a value.
     pub value_dim: usize,
+    /// Channels of a key and of a value that the cache has turned together; 1 where it has turned none.
+    pub turned: (usize, usize),
 }
 
 /// A running softmax: the greatest score, 16 partial sums of weights, the weighted sum of values.
@@ -59,10 +64,18 @@ pub fn attend(attend: &Attend<'_>, context: Context<'_>, q: &[f32], position: us
     let group = attend.heads / kv_heads;
     for (row, out) in out.chunks_exact_mut(value_dim).enumerate() {
         let (at, head) = (position + row / attend.heads, row % attend.heads);
-        let q: Vec<f32> = q[row * key_dim..][..key_dim].iter().map(|q| q * attend.scale).collect();
+        let q = query(attend, context, &q[row * key_dim..][..key_dim]);
         let whole = all_chunks(attend, context, head / group, &q, attend.window.first(at)..at + 1, None);
         finish(attend, head, whole, out);
+        turn(out, context.turned.1);
     }
+}
+
+/// A query's head, scaled and turned as keys are.
+fn query(attend: &Attend<'_>, context: Context<'_>, q: &[f32]) -> Vec<f32> {
+    let mut q: Vec<f32> = q.iter().map(|q| q * attend.scale).collect();
+    turn(&mut q, context.turned.0);
+    q
 }
 
 /// The same over a window of positions and then over `chosen[token]` of some entries (both of one head), which count as positions
@@ -80,13 +93,14 @@ pub fn attend_joined(
     for (row, out) in out.chunks_exact_mut(value_dim).enumerate() {
         let (token, head) = (row / attend.heads, row % attend.heads);
         let at = position + token;
-        let q: Vec<f32> = q[row * key_dim..][..key_dim].iter().map(|q| q * attend.scale).collect();
+        let q = query(attend, context, &q[row * key_dim..][..key_dim]);
         let whole = all_chunks(attend, context, 0, &q, attend.window.first(at)..at + 1, None);
         let pick = |from: &[f32], dim: usize| chosen[token].iter().flat_map(|e| &from[*e as usize * dim..][..dim]).copied().collect();
         let (k, v): (Vec<f32>, Vec<f32>) = (pick(entries.k, key_dim), pick(entries.v, value_dim));
         let picked = Context { k: &k, v: &v, ..context };
         let whole = all_chunks(attend, picked, 0, &q, 0..chosen[token].len(), whole);
         finish(attend, head, whole, out);
+        turn(out, context.turned.1);
     }
 }
 
@@ -124,7 +138,7 @@ fn finish(attend: &Attend<'_>, head: usize, whole: Option<State>, out: &mut [f32
 
 /// The state after the blocks of a chunk, of which `seen` positions are not masked.
 fn one_chunk(attend: &Attend<'_>, context: Context<'_>, kv_head: usize, q: &[f32], seen: std::ops::Range<usize>) -> State {
-    let Context { k, v, kv_heads, key_dim, value_dim } = context;
+    let Context { k, v, kv_heads, key_dim, value_dim, .. } = context;
     let mut state = State { m: f32::NEG_INFINITY, l: [0.0; 16], o: vec![0.0; value_dim] };
     for block in seen.start / BLOCK..seen.end.div_ceil(BLOCK) {
         let mut s = [f32::NEG_INFINITY; BLOCK];

@@ -5,6 +5,7 @@
 //! a NaN are not promised, that there is one is.
 
 pub mod attention;
+pub mod cache;
 pub mod hyper;
 pub mod math;
 pub mod matmul;

@@ -7,7 +7,7 @@
 use super::{CandleBackend, Done, MASKED, Run, State, Step, capped, refused};
 use crate::backend::{Attend, Qkv, Window};
 use crate::cache::{KvType, Rewind, Sequence};
-use crate::error::Result;
+use crate::error::{Error, Fault, Result};
 use candle_core::{D, DType, Device, Tensor as Array};
 use candle_nn::ops::softmax_last_dim;
 
@@ -22,10 +22,15 @@ pub struct KeyValue {
 }
 
 /// The type of a cache's numbers.
-fn kind(kv: KvType) -> DType {
+fn kind(kv: KvType) -> Result<DType> {
     match kv {
-        KvType::F16 => DType::F16,
-        KvType::F32 => DType::F32,
+        KvType::F32 => Ok(DType::F32),
+        KvType::F16 => Ok(DType::F16),
+        KvType::Bf16 => Ok(DType::BF16),
+        KvType::Q8_0 | KvType::Q4_0 => {
+            let fault = Fault::at("KV cache").expected("f32, f16 or bf16").found(kv);
+            Err(Error::Unsupported(fault.help("compute on the CPU, whose caches may be quantized")))
+        }
     }
 }
 
@@ -39,7 +44,7 @@ impl KeyValue {
         window: Window,
         device: &Device,
     ) -> Result<KeyValue> {
-        let room = |(dim, kv)| Array::zeros((heads, keep, dim), kind(kv), device).map_err(|e| refused("KV cache", e));
+        let room = |(dim, kv)| Array::zeros((heads, keep, dim), kind(kv)?, device).map_err(|e| refused("KV cache", e));
         Ok(KeyValue { k: room((key_dim, k))?, v: values.map(room).transpose()?, start: 0, window })
     }
 

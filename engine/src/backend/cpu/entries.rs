@@ -27,7 +27,7 @@ impl Entries {
     pub(super) fn new(kind: KvType, dim: usize, (ratio, halves): (usize, usize), capacity: usize, keep: usize) -> Result<Entries> {
         let room = keep.min(capacity) + 2 * ratio;
         let store = KvStore::shared(kind, dim, dim, capacity / ratio + 1, capacity / ratio + 1);
-        let store = store.map_err(|_| no_room((kind.bytes() * dim) as u64 * (capacity / ratio) as u64))?;
+        let store = store.map_err(|_| no_room(kind.bytes(dim) as u64 * (capacity / ratio) as u64))?;
         Ok(Entries { ratio, halves, dim, rows: vec![0.0; room * 2 * halves * dim], room, end: 0, since: 0, store })
     }
 

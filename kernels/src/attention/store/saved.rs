@@ -10,30 +10,23 @@ use super::{KvStore, Numbers};
 use crate::attention::Window;
 use crate::naive::attention::BLOCK;
 use std::ops::Range;
-use zerocopy::IntoBytes;
 
 impl Numbers {
-    /// Bytes of a block of `len` numbers.
-    fn block_bytes(&self, len: usize) -> usize {
-        self.kind().bytes() * len
+    /// Bytes of a block of heads of `dim`.
+    fn block_bytes(&self, dim: usize) -> usize {
+        self.kind().bytes(dim) * BLOCK
     }
 
-    /// The bytes of block `at`, where blocks are `len` numbers each.
-    fn block(&self, at: usize, len: usize) -> &[u8] {
-        let block = at * len..(at + 1) * len;
-        match self {
-            Numbers::F16(x) => x.all()[block].as_bytes(),
-            Numbers::F32(x) => x.all()[block].as_bytes(),
-        }
+    /// The bytes of block `at`.
+    fn block(&self, at: usize, dim: usize) -> &[u8] {
+        let len = self.block_bytes(dim);
+        &self.bytes()[at * len..][..len]
     }
 
     /// The same, to be written.
-    fn block_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
-        let block = at * len..(at + 1) * len;
-        match self {
-            Numbers::F16(x) => x.all_mut()[block].as_mut_bytes(),
-            Numbers::F32(x) => x.all_mut()[block].as_mut_bytes(),
-        }
+    fn block_mut(&mut self, at: usize, dim: usize) -> &mut [u8] {
+        let len = self.block_bytes(dim);
+        &mut self.bytes_mut()[at * len..][..len]
     }
 }
 
@@ -47,8 +40,8 @@ impl KvStore {
     /// Bytes that positions take when they are saved.
     pub fn saved_bytes(&self, positions: &Range<usize>) -> usize {
         let blocks = positions.end.div_ceil(BLOCK).saturating_sub(positions.start / BLOCK);
-        let values = self.v.as_ref().map_or(0, |v| v.block_bytes(self.value_dim * BLOCK));
-        blocks * self.kv_heads * (self.k.block_bytes(self.key_dim * BLOCK) + values)
+        let values = self.v.as_ref().map_or(0, |v| v.block_bytes(self.value_dim));
+        blocks * self.kv_heads * (self.k.block_bytes(self.key_dim) + values)
     }
 
     /// Appends the blocks in which positions lie to `out`.
@@ -60,9 +53,9 @@ impl KvStore {
         for block in positions.start / BLOCK..positions.end.div_ceil(BLOCK) {
             for head in 0..self.kv_heads {
                 let at = self.place(head, block) / BLOCK;
-                out.extend_from_slice(self.k.block(at, self.key_dim * BLOCK));
+                out.extend_from_slice(self.k.block(at, self.key_dim));
                 if let Some(v) = &self.v {
-                    out.extend_from_slice(v.block(at, self.value_dim * BLOCK));
+                    out.extend_from_slice(v.block(at, self.value_dim));
                 }
             }
         }
@@ -93,8 +86,8 @@ impl KvStore {
         assert!(blocks.len() <= self.room / BLOCK, "{positions:?} into {self:?}");
         for (block, head) in blocks.flat_map(|block| (0..self.kv_heads).map(move |head| (block, head))) {
             let at = self.place(head, block) / BLOCK;
-            let values = self.v.as_mut().map(|v| v.block_mut(at, self.value_dim * BLOCK));
-            for to in [Some(self.k.block_mut(at, self.key_dim * BLOCK)), values].into_iter().flatten() {
+            let values = self.v.as_mut().map(|v| v.block_mut(at, self.value_dim));
+            for to in [Some(self.k.block_mut(at, self.key_dim)), values].into_iter().flatten() {
                 let (from, rest) = bytes.split_at(to.len());
                 to.copy_from_slice(from);
                 bytes = rest;

@@ -1,0 +1,115 @@
+//! Caches of every type, in every state that keeps keys and values: the same bits however they were filled, and near those of f32.
+
+mod synthetic;
+
+use hob::Device;
+use hob::batch::{Canceller, Entry, Logits};
+use hob::cache::{Cache, CacheOptions, KvType};
+use hob::decoder::{LoadOptions, Run, load};
+use synthetic::Header;
+
+/// All positions, windows with sinks, keys that hold their values, entries beside a window.
+const STATES: [&str; 4] = ["llama", "gpt-oss", "deepseek2", "deepseek4"];
+
+const TYPES: [(KvType, KvType); 5] = [
+    (KvType::Bf16, KvType::Bf16),
+    (KvType::Q8_0, KvType::Q8_0),
+    (KvType::Q4_0, KvType::Q4_0),
+    (KvType::Q8_0, KvType::Q4_0),
+    (KvType::F32, KvType::Q8_0),
+];
+
+/// Beyond a block of 64, and not whole ones.
+const TOKENS: usize = 150;
+
+fn model(name: &str) -> Box<dyn Run> {
+    load(&Header::read(name).build(), &LoadOptions { threads: 2, context: Some(256), device: Device::Cpu }).unwrap()
+}
+
+fn cache(model: &dyn Run, (k, v): (KvType, KvType)) -> Cache {
+    model.cache(&CacheOptions { capacity: 192, k, v, batch: 192 }).unwrap()
+}
+
+fn tokens() -> Vec<u32> {
+    (0..TOKENS as u32).map(|i| (i * 7 % 79 + i / 50) % 80).collect()
+}
+
+/// Appends tokens in steps of `batch`; the logits of each.
+fn feed(model: &dyn Run, cache: &mut Cache, tokens: &[u32], batch: usize) -> Vec<f32> {
+    let (mut all, mut logits) = (Vec::new(), Vec::new());
+    for part in tokens.chunks(batch) {
+        let at = cache.len();
+        let entry = |(i, token): (usize, &u32)| Entry { token: *token, sequence: 0, position: (at + i) as u32, logits: Logits::Want };
+        let entries: Vec<Entry> = part.iter().enumerate().map(entry).collect();
+        model.step(&entries, &mut [cache], &Canceller::new(), &mut logits).unwrap();
+        all.extend_from_slice(&logits);
+    }
+    all
+}
+
+#[track_caller]
+fn equal(found: &[f32], wanted: &[f32], what: &str) {
+    assert!(found.iter().map(|x| x.to_bits()).eq(wanted.iter().map(|x| x.to_bits())), "{what}");
+}
+
+#[test]
+fn the_same_bits_however_a_cache_was_filled() {
+    let tokens = tokens();
+    let other: Vec<u32> = tokens.iter().map(|t| (t + 31) % 80).collect();
+    for name in STATES {
+        let model = model(name);
+        for types in TYPES {
+            let mut whole = cache(&*model, types);
+            let want = feed(&*model, &mut whole, &tokens, TOKENS);
+            assert!(want.iter().all(|x| x.is_finite()), "{name}, {types:?}");
+            let what = |how: &str| format!("{name}, {types:?}, {how}");
+            for batch in [7, 64] {
+                equal(&feed(&*model, &mut cache(&*model, types), &tokens, batch), &want, &what(&format!("in steps of {batch}")));
+            }
+            // Cut back into the middle of a block, and another end in its place; then the first one again.
+            for at in [100, 129] {
+                let mut fork = whole.fork().unwrap();
+                fork.truncate(at).unwrap();
+                feed(&*model, &mut fork, &other[at..], 5);
+                fork.truncate(at).unwrap();
+                equal(&feed(&*model, &mut fork, &tokens[at..], 1), &want[at * 80..], &what(&format!("cut back to {at}")));
+                let mut again = fork.fork().unwrap();
+                again.truncate(149).unwrap();
+                equal(&feed(&*model, &mut again, &tokens[149..], 1), &want[149 * 80..], &what("a fork of it"));
+            }
+        }
+    }
+}
+
+/// Root mean square of the differences, as a share of the spread of the logits.
+fn difference(found: &[f32], wanted: &[f32]) -> f64 {
+    let mean = wanted.iter().map(|x| f64::from(*x)).sum::<f64>() / wanted.len() as f64;
+    let square = |x: f64| x * x;
+    let spread: f64 = wanted.iter().map(|x| square(f64::from(*x) - mean)).sum();
+    let off: f64 = wanted.iter().zip(found).map(|(w, f)| square(f64::from(*w) - f64::from(*f))).sum();
+    (off / spread).sqrt()
+}
+
+#[test]
+fn every_type_is_near_f32() {
+    let tokens = tokens();
+    for name in STATES {
+        let model = model(name);
+        let of = |kind| feed(&*model, &mut cache(&*model, (kind, kind)), &tokens, TOKENS);
+        let exact = of(KvType::F32);
+        let [f16, bf16, q8, q4] = [KvType::F16, KvType::Bf16, KvType::Q8_0, KvType::Q4_0].map(|kind| difference(&of(kind), &exact));
+        eprintln!("{name}: f16 {f16:.1e}, bf16 {bf16:.1e}, q8_0 {q8:.1e}, q4_0 {q4:.1e}");
+        assert!(f16 < 1e-3 && bf16 < 8e-3 && q8 < 2e-2 && q4 < 0.3, "{name}: {f16:e}, {bf16:e}, {q8:e}, {q4:e}");
+        assert!(f16 > 0.0 && f16 < q8 && q8 < q4, "{name}: {f16:e}, {q8:e}, {q4:e}");
+    }
+}
+
+#[test]
+fn a_cache_knows_what_it_takes() {
+    let model = model("llama");
+    let [f32, f16, bf16, q8, q4] = KvType::ALL.map(|kind| cache(&*model, (kind, kind)).bytes());
+    assert_eq!((f32, bf16), (2 * f16, f16));
+    // 32 channels in 64 bytes, in 2 + 32, in 2 + 16.
+    assert_eq!((64 * q8, 64 * q4), (34 * f16, 18 * f16));
+    assert_eq!(2 * cache(&*model, (KvType::Q8_0, KvType::F16)).bytes(), q8 + f16);
+}
