@@ -28,6 +28,7 @@ Every number may be several, separated by commas; all combinations are measured.
 Examples:
   hob bench MODEL.gguf
   hob bench MODEL.gguf -p 512 -n 128 -d 0,4096 -t 2,4
+  hob bench MODEL.gguf -p 0 -n 32 -d 8192 -ctk f16,q8_0 -ctv q8_0
   hob bench MODEL.gguf -p 0 -n 128 -r 10 -o json > tg.json";
 
 /// Flags of `hob bench`.
@@ -60,10 +61,10 @@ pub(crate) struct Args {
     /// Tokens computed together (-ub)
     #[arg(long, visible_alias = "ubatch-size", value_name = "N", value_delimiter = ',', default_values_t = [DEFAULT_MICRO_BATCH], value_parser = at_least_one)]
     micro_batch: Vec<usize>,
-    /// Numbers in the key cache (-ctk)
+    /// Numbers in the key cache (-ctk): f32, f16, bf16, q8_0 or q4_0
     #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "f16")]
     cache_type_k: Vec<KvName>,
-    /// Numbers in the value cache (-ctv)
+    /// Numbers in the value cache (-ctv): likewise
     #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "f16")]
     cache_type_v: Vec<KvName>,
     /// Print a hash of the last logits: equal wherever hob computes the same on a CPU

@@ -2,10 +2,10 @@
 
 mod synthetic;
 
-use hob::Device;
 use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{Cache, CacheOptions, KvType};
 use hob::decoder::{LoadOptions, Run, load};
+use hob::{Device, Model, Session};
 use synthetic::Header;
 
 /// All positions, windows with sinks, keys that hold their values, entries beside a window.
@@ -112,4 +112,32 @@ fn a_cache_knows_what_it_takes() {
     // 32 channels in 64 bytes, in 2 + 32, in 2 + 16.
     assert_eq!((64 * q8, 64 * q4), (34 * f16, 18 * f16));
     assert_eq!(2 * cache(&*model, (KvType::Q8_0, KvType::F16)).bytes(), q8 + f16);
+}
+
+/// The likeliest tokens, one after the other.
+fn likeliest(session: &mut Session, n: usize) -> Vec<u32> {
+    let next = |session: &mut Session| {
+        let (token, _) = session.logits().iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+        session.feed(&[token as u32]).unwrap();
+        token as u32
+    };
+    (0..n).map(|_| next(session)).collect()
+}
+
+#[test]
+fn a_prefix_that_is_held_gives_the_text_of_one_computed_anew() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.gguf");
+    for kind in [KvType::Q8_0, KvType::Q4_0] {
+        let model = Model::options().threads(2).context(256).cache_types(kind, kind).open(path).unwrap();
+        let prompt: Vec<u32> = (0..120).map(|i| i * 13 % model.config().vocab as u32).collect();
+        let mut anew = model.session().unwrap();
+        anew.feed(&prompt).unwrap();
+        let want = likeliest(&mut anew, 40);
+        let mut held = model.session().unwrap();
+        held.feed(&prompt[..50]).unwrap();
+        likeliest(&mut held, 30);
+        held.truncate(50).unwrap();
+        held.feed(&prompt[50..]).unwrap();
+        assert_eq!(likeliest(&mut held, 40), want, "{kind}");
+    }
 }
