@@ -18,6 +18,22 @@ use std::ops::Range;
 /// Query rows that go through a block of keys together.
 pub(super) const ROWS: usize = 6;
 
+/// The kernel for so many rows, with as many vectors beside them as are told for one row, for two, and for more. (Lanes are matched
+/// before: what is for others is not compiled then.)
+macro_rules! by_rows {
+    ($isa:ident, $of:ident($it:expr), $rows:expr, $one:literal $two:literal $more:literal) => {
+        match $rows {
+            1 => $isa.outline($of::<S, 1, $one>($it)),
+            2 => $isa.outline($of::<S, 2, $two>($it)),
+            3 => $isa.outline($of::<S, 3, $more>($it)),
+            4 => $isa.outline($of::<S, 4, $more>($it)),
+            5 => $isa.outline($of::<S, 5, $more>($it)),
+            6 => $isa.outline($of::<S, 6, $more>($it)),
+            rows => unreachable!("{rows} rows at once"),
+        }
+    };
+}
+
 /// Scores of `rows` query rows with all 64 positions of a block.
 pub(super) struct Scores<'a, S: Stored> {
     /// `[key_dim][rows]`
@@ -35,19 +51,10 @@ impl<S: Stored> Op for Scores<'_, S> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        match (self.s.len(), I::LANES) {
-            (1, 16) => isa.outline(ScoresOf::<S, 1, 4>(self)),
-            (1, _) => isa.outline(ScoresOf::<S, 1, 8>(self)),
-            (2, _) => isa.outline(ScoresOf::<S, 2, 4>(self)),
-            (3, 8) => isa.outline(ScoresOf::<S, 3, 2>(self)),
-            (3, _) => isa.outline(ScoresOf::<S, 3, 4>(self)),
-            (4, 8) => isa.outline(ScoresOf::<S, 4, 2>(self)),
-            (4, _) => isa.outline(ScoresOf::<S, 4, 4>(self)),
-            (5, 8) => isa.outline(ScoresOf::<S, 5, 2>(self)),
-            (5, _) => isa.outline(ScoresOf::<S, 5, 4>(self)),
-            (6, 8) => isa.outline(ScoresOf::<S, 6, 2>(self)),
-            (6, _) => isa.outline(ScoresOf::<S, 6, 4>(self)),
-            (rows, _) => unreachable!("{rows} rows at once"),
+        match I::LANES {
+            16 => by_rows!(isa, ScoresOf(self), self.s.len(), 4 4 4),
+            8 => by_rows!(isa, ScoresOf(self), self.s.len(), 8 4 2),
+            _ => by_rows!(isa, ScoresOf(self), self.s.len(), 8 4 4),
         }
     }
 }
@@ -115,19 +122,10 @@ impl<S: Stored> Op for Values<'_, S> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        match (self.e.len(), I::LANES) {
-            (1, 16) => isa.outline(ValuesOf::<S, 1, 4>(self)),
-            (1, _) => isa.outline(ValuesOf::<S, 1, 8>(self)),
-            (2, _) => isa.outline(ValuesOf::<S, 2, 4>(self)),
-            (3, 8) => isa.outline(ValuesOf::<S, 3, 2>(self)),
-            (3, _) => isa.outline(ValuesOf::<S, 3, 4>(self)),
-            (4, 8) => isa.outline(ValuesOf::<S, 4, 2>(self)),
-            (4, _) => isa.outline(ValuesOf::<S, 4, 4>(self)),
-            (5, 8) => isa.outline(ValuesOf::<S, 5, 2>(self)),
-            (5, _) => isa.outline(ValuesOf::<S, 5, 4>(self)),
-            (6, 8) => isa.outline(ValuesOf::<S, 6, 2>(self)),
-            (6, _) => isa.outline(ValuesOf::<S, 6, 4>(self)),
-            (rows, _) => unreachable!("{rows} rows at once"),
+        match I::LANES {
+            16 => by_rows!(isa, ValuesOf(self), self.e.len(), 4 4 4),
+            8 => by_rows!(isa, ValuesOf(self), self.e.len(), 8 4 2),
+            _ => by_rows!(isa, ValuesOf(self), self.e.len(), 8 4 4),
         }
     }
 }
