@@ -3,8 +3,10 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
+use hob::gguf::Gguf;
 use hob::{Chat, EndReason, Error, Stats, Thinking};
 
+use crate::cache::{self, CacheFlags};
 use crate::failure::{self, Failure};
 use crate::flags::{Machine, Purpose, ThinkFlags, Thoughts};
 use crate::inspect;
@@ -40,6 +42,8 @@ pub(crate) struct Args {
     thinking: ThinkFlags,
     #[command(flatten)]
     sampling: SamplingFlags,
+    #[command(flatten)]
+    cache: CacheFlags,
     #[command(flatten)]
     machine: Machine,
 }
@@ -109,7 +113,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
         return Err(Failure::usage("no model given", "hob chat MODEL.gguf"));
     };
     let interrupts = Interrupts::install();
-    let model = args.machine.open(&path, Purpose::Chat)?;
+    let model = args.machine.build_with(Gguf::open(&path)?, Purpose::Chat, args.cache.folder())?;
     args.sampling.notice(model.sampling()).iter().for_each(|notice| note_dim(notice));
     let mut chat = model.chat().sampling(args.sampling.sampling());
     chat = args.sampling.stop.iter().fold(chat, |chat, text| chat.stop(text));
@@ -190,6 +194,7 @@ impl Talk<'_> {
             Err(Failure::Interrupted) => note_dim("stopped"),
             Err(other) => return Err(other),
         }
+        cache::remark(self.chat.model());
         Ok(())
     }
 

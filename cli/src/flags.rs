@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hob::cache::KvType;
 use hob::gguf::Gguf;
+use hob::prefix::Folder;
 use hob::{Chat, Device, Model, Thinking};
 
 use crate::failure::Failure;
@@ -125,6 +126,11 @@ impl Machine {
 
     /// As [`Machine::open`], for a file that is open already.
     pub(crate) fn build(&self, gguf: Gguf, purpose: Purpose) -> Result<Model, Failure> {
+        self.build_with(gguf, purpose, None)
+    }
+
+    /// The same with a folder for what is computed of prompts.
+    pub(crate) fn build_with(&self, gguf: Gguf, purpose: Purpose, prefixes: Option<Folder>) -> Result<Model, Failure> {
         let waiting = Waiting::on("opening the model".into());
         let mut options = Model::options().device(self.device).cache_types(self.cache_type_k.into(), self.cache_type_v.into());
         if let Some(threads) = self.threads {
@@ -140,6 +146,9 @@ impl Machine {
             Purpose::Chat => options,
             Purpose::Tokens => options.chat_template("chatml"),
         };
+        if let Some(folder) = prefixes {
+            options = options.prefix_folder(folder);
+        }
         let model = options.build(gguf)?;
         drop(waiting);
         model.notices().iter().for_each(|notice| note_dim(notice));

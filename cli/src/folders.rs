@@ -13,7 +13,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What can be made again: caches, downloads. `None` where the environment names no place for it.
-#[allow(dead_code)] // until the first command keeps something there
 pub(crate) fn cache() -> Option<PathBuf> {
     place(Kind::Cache, System::this(), &|name| std::env::var_os(name))
 }
@@ -75,7 +74,8 @@ mod tests {
             found.map(|path| path.to_string_lossy().replace('\\', "/"))
         };
         let home = ("HOME", "/home/ada");
-        let cases: [(Kind, System, &[(&str, &str)], Option<&str>); 11] = [
+        type Case<'a> = (Kind, System, &'a [(&'a str, &'a str)], Option<&'a str>);
+        let cases: [Case<'_>; 11] = [
             (Kind::Cache, System::Other, &[home], Some("/home/ada/.cache/hob")),
             (Kind::Data, System::Other, &[home], Some("/home/ada/.local/share/hob")),
             (Kind::Cache, System::Other, &[home, ("XDG_CACHE_HOME", "/fast")], Some("/fast/hob")),

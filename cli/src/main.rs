@@ -1,6 +1,7 @@
 //! hob on the command line: one file a command, one place for the flags they share.
 
 mod bench;
+mod cache;
 mod chat;
 mod doctor;
 mod failure;
@@ -39,6 +40,7 @@ Examples:
   hob bench MODEL.gguf -p 512 -n 128            how fast it is here
 
 Environment:
+  HOB_CACHE   folder for what can be made again
   HOB_LEVEL   instruction set: scalar, avx2, avxvnni, avx512, neon, neondot; results are the same
   NO_COLOR    no colours";
 
@@ -74,6 +76,8 @@ enum Command {
     Bench(bench::Args),
     /// List the devices that models can run on here
     Doctor(doctor::Args),
+    /// List or remove what is kept of prompts that were computed
+    Cache(cache::Args),
 }
 
 fn main() -> ExitCode {
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
         Command::Perplexity(args) => perplexity::run(args, &mut out),
         Command::Bench(args) => bench::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args, &mut out),
+        Command::Cache(args) => cache::run(args, &mut out),
     };
     let flushed = out.flush();
     // What could not be written must not be tried again, and complained about, when the writer is dropped.

@@ -10,6 +10,7 @@ use hob::gguf::Gguf;
 use hob::tokenizer::{Ends, Special, Token};
 use hob::{Model, Sampler, Stats};
 
+use crate::cache::{self, CacheFlags};
 use crate::failure::Failure;
 use crate::flags::{Machine, Purpose, Text, ThinkFlags};
 use crate::interrupt::Interrupts;
@@ -55,6 +56,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     sampling: SamplingFlags,
     #[command(flatten)]
+    cache: CacheFlags,
+    #[command(flatten)]
     machine: Machine,
 }
 
@@ -78,7 +81,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     };
     refuse_misuse(&args, &prompt)?;
     let purpose = if matches!(prompt, Prompt::Turn(_)) { Purpose::Chat } else { Purpose::Tokens };
-    let model = args.machine.build(gguf, purpose)?;
+    let model = args.machine.build_with(gguf, purpose, args.cache.folder())?;
     args.sampling.notice(model.sampling()).iter().for_each(|notice| note_dim(notice));
     let (ending, stats, end) = match prompt {
         Prompt::Turn(text) => turn(&args, &model, &text, &interrupts, out)?,
@@ -95,6 +98,8 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     if let Some(remark) = reply::remark(end) {
         note(remark);
     }
+    model.flush_prefixes();
+    cache::remark(&model);
     match ending {
         Ending::Complete => Ok(()),
         Ending::Interrupted => Err(Failure::Interrupted),

@@ -15,6 +15,11 @@ pub(crate) fn count(n: u64) -> String {
     if unit.is_empty() { n.to_string() } else { format!("{value:.2} {unit}") }
 }
 
+/// `1 file`, `12 files`.
+pub(crate) fn several(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 fn scaled<'a>(mut value: f64, base: f64, units: &[&'a str]) -> (f64, &'a str) {
     let mut at = 0;
     while value >= base && at + 1 < units.len() {
@@ -30,7 +35,7 @@ pub(crate) fn now() -> String {
 }
 
 /// Seconds since 1970 as `2026-01-31T23:59:59Z` (days to a date after Howard Hinnant's "chrono-compatible algorithms").
-fn timestamp(seconds: u64) -> String {
+pub(crate) fn timestamp(seconds: u64) -> String {
     let (days, rest) = ((seconds / 86_400) as i64, seconds % 86_400);
     let shifted = days + 719_468;
     let era = shifted / 146_097;

@@ -467,7 +467,7 @@ impl Cache {
     }
 
     /// Goes on from saved parts, as if their positions had been computed: those by position in order, without gaps, from a position
-    /// that is held on, up to `len`; [`Part::Whole`] of `len` where a state is written so.
+    /// that is held on, to `len` or beyond; [`Part::Whole`] of `len` where a state is written so.
     ///
     /// # Errors
     /// [`Error::Input`] where they are not that, or their sizes differ; nothing is changed then.

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tools::Tool;
 
+mod places;
 mod tools;
 
 /// Rounds of calls within one reply; a model that calls on and on is stopped.
@@ -272,6 +273,9 @@ impl Chat {
         }
         let kept = session.len();
         session.count_reused(session.computed());
+        if session.needs_marks() {
+            session.expect_cuts(places::partings(&self.model, &self.messages, &prompt, &tools, &variables));
+        }
         Ok((prompt[kept..].to_vec(), stream))
     }
 }
@@ -500,6 +504,7 @@ impl Reply<'_> {
             return;
         }
         self.stage = Stage::Settled;
+        self.chat.session.iter_mut().for_each(Session::keep);
         let turn = &self.turn;
         let silent = turn.said.is_empty() && turn.thought.is_empty() && turn.calls.is_empty();
         let ended = matches!(self.course.end(), Some(EndReason::EndOfTurn | EndReason::StopString));

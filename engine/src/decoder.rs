@@ -57,6 +57,11 @@ pub trait Run: Send + Sync {
 
     /// The weights that one token's step reads: all of them, but only the experts that are used.
     fn weights_read(&self) -> WeightsRead;
+
+    /// What positions do here, in words that differ where any bit would: it may depend on the context that was asked for.
+    fn positions(&self) -> String {
+        String::new()
+    }
 }
 
 /// What one token's step reads of the weights.
@@ -370,6 +375,10 @@ impl<B: Backend> Run for Decoder<B> {
 
     fn weights_read(&self) -> WeightsRead {
         self.weights_read
+    }
+
+    fn positions(&self) -> String {
+        format!("{:?}", self.ropes)
     }
 }
 

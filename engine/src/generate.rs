@@ -11,7 +11,7 @@
 
 pub use crate::batch::Canceller;
 use crate::batch::{Entry, Logits};
-use crate::cache::{Cache, Checkpoint};
+use crate::cache::Cache;
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
 use crate::sampler::{Sampler, logprobs};
@@ -20,21 +20,21 @@ use crate::tokenizer::Token;
 pub(crate) use course::Course;
 use course::{Ends, Said};
 pub use iterate::{Generator, Pieces};
+use keep::Known;
+pub use marks::Mark;
+use marks::Marks;
 use std::fmt;
 use std::time::Instant;
 use watch::Verdict;
 
 mod course;
 mod iterate;
+mod keep;
+mod marks;
 mod watch;
 
 /// Logits held at once while every position's are asked for, in bytes.
 const LOGITS_AT_ONCE: usize = 32 << 20;
-
-/// Checkpoints kept to come back to where a cache cannot be cut back; each costs a copy of its recurrent states.
-const MARKS: usize = 2;
-/// How far before the end of what is fed one is taken: a template words the end of a prompt anew once there is a reply.
-const TAIL: usize = 32;
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,8 +80,10 @@ impl fmt::Display for EndReason {
 pub struct Session {
     model: Model,
     cache: Cache,
-    /// Lengths that the cache can come back to, ascending, where it cannot be cut back.
-    marks: Vec<Checkpoint>,
+    /// Lengths to come back to where the cache cannot be cut back.
+    marks: Marks,
+    /// What others can know of it.
+    known: Known,
     /// The tokens so far; the cache holds a prefix of them.
     tokens: Vec<Token>,
     /// The logits after the last token; empty where they are not known.
@@ -99,7 +101,8 @@ impl Session {
         Ok(Session {
             model: model.clone(),
             cache,
-            marks: Vec::new(),
+            marks: Marks::default(),
+            known: Known::default(),
             tokens: Vec::new(),
             logits: Vec::new(),
             scratch: Vec::new(),
@@ -115,43 +118,15 @@ impl Session {
     /// until then stays, where the model's cache can keep it.
     pub fn feed(&mut self, tokens: &[Token]) -> Result<()> {
         self.append(tokens, |session| {
-            let mark = if session.cache.only_copies() { session.tokens.len().saturating_sub(TAIL) } else { 0 };
-            let mark = mark.max(if mark > 0 { session.cache.len() } else { 0 });
-            session.mark(mark);
+            session.recall();
+            session.mark_the_end();
             while session.cache.len() < session.tokens.len() {
-                let most = if session.cache.len() < mark { mark - session.cache.len() } else { usize::MAX };
-                session.step(session.micro_batch().min(most), Logits::Skip)?;
-                session.mark(mark);
+                session.step(session.micro_batch().min(session.to_next_mark()), Logits::Skip)?;
             }
             Ok(())
-        })
-    }
-
-    /// Takes a checkpoint if the cache is just so long. Where there is no room for one, there is none.
-    fn mark(&mut self, len: usize) {
-        if len == 0 || self.cache.len() != len || self.marks.last().is_some_and(|mark| mark.len() == len) {
-            return;
-        }
-        if self.marks.len() == MARKS {
-            self.marks.remove(0);
-        }
-        self.marks.extend(self.cache.checkpoint());
-    }
-
-    /// Makes the cache forget all but the first `len` positions, or more of them where it must: they are computed again when they
-    /// are needed.
-    fn cut(&mut self, len: usize) -> Result<()> {
-        self.marks.retain(|mark| mark.len() <= len);
-        if self.cache.truncate(len).is_ok() {
-            return Ok(());
-        }
-        while let Some(mark) = self.marks.last() {
-            if self.cache.restore(mark).is_ok() {
-                return Ok(());
-            }
-            self.marks.pop();
-        }
-        self.cache.truncate(0)
+        })?;
+        self.keep_in_memory();
+        Ok(())
     }
 
     /// Appends tokens and hands the logits of each of them to `sink`, in order.
@@ -191,11 +166,12 @@ impl Session {
         if tokens.is_empty() {
             return Ok(());
         }
-        let (start, computed) = (Instant::now(), self.cache.len());
+        let (start, computed, earlier) = (Instant::now(), self.cache.len(), self.stats);
         self.tokens.extend_from_slice(tokens);
         let done = compute(self);
-        self.stats.prompt_time += start.elapsed();
-        self.stats.prompt_tokens += self.cache.len().saturating_sub(computed);
+        let restored = self.stats.restored() - earlier.restored();
+        self.stats.prompt_time += start.elapsed().saturating_sub(self.stats.restore_time - earlier.restore_time);
+        self.stats.prompt_tokens += self.cache.len().saturating_sub(computed + restored);
         if let Err(error) = &done {
             self.logits.clear();
             self.tokens.truncate(before.max(self.cache.len()));
@@ -214,13 +190,18 @@ impl Session {
             Entry { token: self.tokens[position], sequence: 0, position: position as u32, logits }
         };
         let batch: Vec<Entry> = (start..end).map(entry).collect();
+        self.take_marks(end);
         self.logits.clear();
+        let begun = Instant::now();
         let done = self.model.run().step(&batch, &mut [&mut self.cache], &self.stop, &mut self.logits);
         if done.is_err() {
             self.logits.clear();
             if self.cache.sound().is_err() {
                 self.cut(self.cache.len())?;
             }
+        }
+        if done.is_ok() {
+            self.known.paced(end - start, begun.elapsed());
         }
         done
     }
@@ -300,7 +281,8 @@ impl Session {
         Ok(Session {
             model: self.model.clone(),
             cache: self.cache.fork()?,
-            marks: Vec::new(),
+            marks: Marks::default(),
+            known: self.known.forked(),
             tokens: self.tokens.clone(),
             logits: self.logits.clone(),
             scratch: Vec::new(),

@@ -29,6 +29,8 @@
 //! * A reply's text is its answer. Its [`events`](Reply::events) tell all: thinking, answer, tool calls, the end. [`Chat::tool`] gives the
 //!   model a closure to call; [`Chat::thinking`] says how much it is to think.
 //! * A [`Session`] is one level down: tokens in ([`feed`](Session::feed)), tokens out ([`generate`](Session::generate)), logits to look at.
+//!   It can be forked, marked and gone back to, and saved; [`ModelOptions::prefix_cache`] and [`ModelOptions::prefix_folder`] let sessions
+//!   share what they have computed, in memory and on disk, without changing a bit of what is said.
 //! * [`Sampling`] says how tokens are chosen, a [`Sampler`] does it. The same seed gives the same text on every machine, with any
 //!   number of threads: on the CPU, logits are the same to the last bit.
 //!   Stop strings and banned strings are the generation's: [`Generator::stop`], [`Generator::ban`], [`Chat::stop`], [`Chat::ban`].
@@ -69,6 +71,7 @@ pub mod gguf;
 pub mod machine;
 pub mod model;
 pub mod perplexity;
+pub mod prefix;
 mod prompt;
 pub mod quantize;
 pub mod reply;
@@ -81,7 +84,7 @@ pub mod weights;
 pub use chat::{Chat, Reply};
 pub use device::Device;
 pub use error::{Error, Fault, Result, Trouble};
-pub use generate::{Canceller, EndReason, Generator, Pieces, Session, Stats};
+pub use generate::{Canceller, EndReason, Generator, Mark, Pieces, Session, Stats};
 pub use hob_kernels::{Format, Level};
 pub use model::{Model, ModelOptions, default_threads};
 pub use reply::Event;

@@ -8,6 +8,7 @@ use crate::device::{self, Device, Placed};
 use crate::error::{Error, Fault, Result};
 use crate::generate::{Canceller, Session};
 use crate::gguf::{Gguf, Metadata};
+use crate::prefix::{self, Identified, Prefixes};
 use crate::prompt::{self, Controls};
 use crate::sampler::Sampling;
 use crate::template::{ChatTemplate, Message, Prompt, Turn};
@@ -45,6 +46,7 @@ struct Inner {
     micro_batch: usize,
     threads: usize,
     controls: OnceLock<Controls>,
+    prefixes: Option<Prefixes>,
 }
 
 /// How to open a model. Everything has a sensible default; see [`Model::options`].
@@ -58,6 +60,8 @@ pub struct ModelOptions {
     pre_tokenizer: Option<String>,
     chat_template: Option<String>,
     device: Device,
+    prefix_cache: u64,
+    prefix_folder: Option<prefix::Folder>,
 }
 
 impl ModelOptions {
@@ -90,6 +94,20 @@ impl ModelOptions {
     /// Where to compute (default: [`Device::Auto`]). How many threads is the CPU's alone.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
+        self
+    }
+
+    /// Keeps up to so many bytes of what sessions have computed in memory, for other sessions of this model that begin alike
+    /// (default: 0, nothing). Logits have the same bits with or without it. On a GPU nothing is kept.
+    pub fn prefix_cache(mut self, bytes: u64) -> Self {
+        self.prefix_cache = bytes;
+        self
+    }
+
+    /// Keeps it in a folder too, for other processes and other days (default: nowhere). Files are written at the end of a turn, by a thread
+    /// of its own, which the last clone of the model waits for when it is dropped.
+    pub fn prefix_folder(mut self, folder: prefix::Folder) -> Self {
+        self.prefix_folder = Some(folder);
         self
     }
 
@@ -162,7 +180,9 @@ impl ModelOptions {
         let sampling = Sampling::from_gguf(metadata)?;
         let threads = self.threads_to_use()?;
         let controls = OnceLock::new();
-        Ok(Model(Arc::new(Inner { gguf, run, device, tokenizer, template, sampling, notices, cache, micro_batch, threads, controls })))
+        let prefixes = Prefixes::new(&gguf, self.prefix_cache, self.prefix_folder.clone());
+        let inner = Inner { gguf, run, device, tokenizer, template, sampling, notices, cache, micro_batch, threads, controls, prefixes };
+        Ok(Model(Arc::new(inner)))
     }
 
     fn kv_types(&self) -> [KvType; 2] {
@@ -293,6 +313,45 @@ impl Model {
     /// [`Error::Memory`] where the cache does not fit.
     pub fn session(&self) -> Result<Session> {
         Session::new(self, Canceller::default())
+    }
+
+    /// The session in a file that [`Session::save`] wrote: its tokens need not be computed again.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read, [`Error::Input`] where it is none, is damaged, is of another model or was computed in another
+    /// way (cache types, version of hob), or does not fit into the context; [`Error::Memory`] where the cache does not fit.
+    pub fn load_session(&self, path: impl AsRef<Path>) -> Result<Session> {
+        Session::read(self, path.as_ref())
+    }
+
+    /// What its sessions share, where they do.
+    pub(crate) fn prefixes(&self) -> Option<&Prefixes> {
+        self.0.prefixes.as_ref().map(|prefixes| prefixes.of(self.gguf(), self.run(), self.cache_options()))
+    }
+
+    /// Whether its sessions share anything.
+    pub(crate) fn keeps_prefixes(&self) -> bool {
+        self.0.prefixes.is_some()
+    }
+
+    /// Whose states its sessions have.
+    pub(crate) fn identified(&self) -> Identified {
+        Identified::of(self.gguf(), self.run(), self.cache_options())
+    }
+
+    /// Why nothing more is kept in [`ModelOptions::prefix_folder`], a full disk say: once after it has happened. Nothing else fails by it.
+    pub fn prefix_trouble(&self) -> Option<String> {
+        self.0.prefixes.as_ref().and_then(Prefixes::trouble)
+    }
+
+    /// Waits until what sessions have kept is in the folder, or known not to be.
+    pub fn flush_prefixes(&self) {
+        self.0.prefixes.iter().for_each(Prefixes::flush);
+    }
+
+    /// Bytes that [`ModelOptions::prefix_cache`] holds now.
+    pub fn prefix_bytes(&self) -> u64 {
+        self.0.prefixes.as_ref().map_or(0, Prefixes::memory_bytes)
     }
 
     /// A new conversation. Its cache is allocated with the first message.

@@ -4,14 +4,20 @@ use std::fmt;
 use std::time::Duration;
 
 /// What a generation cost. `Display` gives `412 tok at 380/s · 96 tok at 21.4/s · 51 GB/s`: the prompt, the reply, and the
-/// weights read per second while replying.
+/// weights read per second while replying. `1990 tok from disk` comes before it where that much of the prompt was kept there.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
     /// Prompt tokens computed.
     pub prompt_tokens: usize,
     /// Prompt tokens that the cache already held.
     pub reused_tokens: usize,
-    /// Time that the prompt took.
+    /// Prompt tokens that another session of the process had computed ([`ModelOptions::prefix_cache`](crate::ModelOptions::prefix_cache)).
+    pub from_memory: usize,
+    /// Prompt tokens that came from a file ([`ModelOptions::prefix_folder`](crate::ModelOptions::prefix_folder)).
+    pub from_disk: usize,
+    /// Time that bringing them in took.
+    pub restore_time: Duration,
+    /// Time that the prompt took, what was not computed apart.
     pub prompt_time: Duration,
     /// Tokens generated.
     pub generated_tokens: usize,
@@ -34,6 +40,11 @@ impl Stats {
         rate(self.steps, self.generate_time)
     }
 
+    /// Prompt tokens that another session had computed.
+    pub fn restored(&self) -> usize {
+        self.from_memory + self.from_disk
+    }
+
     /// Bytes of weights read per second while generating.
     pub fn bandwidth(&self) -> f64 {
         self.generate_rate() * self.weight_bytes as f64
@@ -48,6 +59,11 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stats { prompt_tokens, generated_tokens, .. } = self;
         let (prompt, reply, bandwidth) = (Figures(self.prompt_rate()), Figures(self.generate_rate()), Figures(self.bandwidth() / 1e9));
+        for (tokens, place) in [(self.from_memory, "memory"), (self.from_disk, "disk")] {
+            if tokens > 0 {
+                write!(f, "{tokens} tok from {place} · ")?;
+            }
+        }
         write!(f, "{prompt_tokens} tok at {prompt}/s · {generated_tokens} tok at {reply}/s · {bandwidth} GB/s")
     }
 }
@@ -80,6 +96,8 @@ mod tests {
             ..Stats::default()
         };
         assert_eq!(stats.to_string(), "412 tok at 380/s · 96 tok at 21.4/s · 51 GB/s");
+        let stats = Stats { from_disk: 1990, ..stats };
+        assert_eq!(stats.to_string(), "1990 tok from disk · 412 tok at 380/s · 96 tok at 21.4/s · 51 GB/s");
         assert_eq!(Stats::default().to_string(), "0 tok at 0.0/s · 0 tok at 0.0/s · 0.0 GB/s");
     }
 }

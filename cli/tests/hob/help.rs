@@ -2,8 +2,8 @@
 
 use super::hob;
 
-const COMMANDS: [&str; 11] =
-    ["chat", "run", "inspect", "families", "tokenize", "template", "logits", "quantize", "perplexity", "bench", "doctor"];
+const COMMANDS: [&str; 12] =
+    ["chat", "run", "inspect", "families", "tokenize", "template", "logits", "quantize", "perplexity", "bench", "doctor", "cache"];
 
 #[test]
 fn every_command_helps_with_examples() {

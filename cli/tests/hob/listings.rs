@@ -100,3 +100,12 @@ fn a_template_renders_its_prompt_alone() {
     let source = hob(&["template", TINY]).fine();
     assert!(source.contains("{%"), "{source}");
 }
+
+#[test]
+fn an_empty_cache_is_listed_and_cleared() {
+    assert!(hob(&["cache", "ls"]).fine().starts_with("0 prompts, 0 B in "));
+    let listed = hob(&["cache", "ls", "--json"]).json();
+    assert_eq!((listed["prompts"].as_array().map(Vec::len), listed["budget"].as_u64()), (Some(0), Some(4 << 30)));
+    assert_eq!(hob(&["cache", "clear"]).fine(), "removed 0 files, 0 B\n");
+    assert_eq!(hob(&["cache", "clear", "--model", ""]).code, Some(2));
+}

@@ -41,10 +41,10 @@ impl Done {
     }
 }
 
-/// hob, away from the reader's own history, level and colours.
+/// hob, away from the reader's own history, caches, level and colours.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hob"));
-    command.args(args).env("XDG_STATE_HOME", scratch("state")).env("NO_COLOR", "1").stdin(Stdio::null());
+    command.args(args).env("XDG_STATE_HOME", scratch("state")).env("HOB_CACHE", scratch("cache")).env("NO_COLOR", "1").stdin(Stdio::null());
     command
 }
 

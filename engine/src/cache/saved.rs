@@ -62,16 +62,18 @@ pub(super) fn resume<B: Backend>(sequence: &mut Sequence<B>, len: usize, parts: 
             return refuse(&format!("{want} bytes of {part:?}"), bytes.len().to_string());
         }
         match part {
-            Part::Positions(p) if p.start % 64 == 0 && p.start <= end && p.start <= p.end && p.end <= len => end = end.max(p.end),
-            Part::Positions(p) => return refuse(&format!("positions from a multiple of 64 up to {end} on, to {len}"), format!("{p:?}")),
+            Part::Positions(p) if p.start % 64 == 0 && p.start <= end && p.start <= p.end && p.end <= sequence.capacity => {
+                end = end.max(p.end)
+            }
+            Part::Positions(p) => return refuse(&format!("positions from a multiple of 64 up to {end} on"), format!("{p:?}")),
             Part::Whole(n) if *n == len => whole = true,
             Part::Whole(n) => return refuse(&format!("states after {len} tokens"), n.to_string()),
         }
     }
     let complete = match how(sequence) {
         Saved::Never => false,
-        Saved::Whole => whole && (end == len || sequence.states.iter().all(|s| s.saved() == Saved::Whole)),
-        Saved::ByPosition => end == len,
+        Saved::Whole => whole && (end >= len || sequence.states.iter().all(|s| s.saved() == Saved::Whole)),
+        Saved::ByPosition => end >= len,
     };
     if !complete || len > sequence.capacity || len < sequence.len {
         return refuse(&format!("all states of {len} positions, {} at most", sequence.capacity), format!("{end} positions"));

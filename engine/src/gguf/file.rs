@@ -205,6 +205,11 @@ impl Gguf {
         self.inner.parts[tensor.part].slice(start..start + tensor.size as usize)
     }
 
+    /// The bytes of its files.
+    pub(crate) fn parts(&self) -> &[Bytes] {
+        &self.inner.parts
+    }
+
     /// The size of the file, or of all parts together.
     pub fn file_bytes(&self) -> u64 {
         self.inner.file_bytes

@@ -26,7 +26,7 @@ enum Storage {
 
 impl Bytes {
     /// Maps a file, all of it. The caller has seen that it is a regular file and not empty.
-    pub(super) fn map(file: &File) -> std::io::Result<Bytes> {
+    pub(crate) fn map(file: &File) -> std::io::Result<Bytes> {
         // SAFETY: the mapping is read-only and private to this value. What Rust cannot rule out is that another process
         // rewrites or cuts the file while it is mapped; then numbers change under us, or the system ends the process
         // with a bus error. Every reader of a mapped file accepts this, and it cannot be checked from here. Nothing in

@@ -75,7 +75,13 @@ impl Header {
 
     /// The bytes of its file.
     pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.bytes_with(|_| {})
+    }
+
+    /// The same with more in its metadata.
+    pub(crate) fn bytes_with(&self, more: impl FnOnce(&mut GgufWriter)) -> Vec<u8> {
         let mut writer = GgufWriter::new();
+        more(&mut writer);
         for (key, value) in &self.metadata {
             let value = if value.contains(',') {
                 list(value)
