@@ -10,16 +10,19 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hob::catalogue::{self, Entry};
+use hob::gguf::Gguf;
 use hob::machine::Ceilings;
 use hob::model::DEFAULT_MICRO_BATCH;
+use hob::quantize::FileType;
 use hob::tokenizer::Token;
-use hob::{Device, Level, Model, Session};
+use hob::{Device, Fault, Level, Model, Session};
 
 use crate::failure::Failure;
 use crate::flags::{KvName, at_least_one};
 use crate::inspect;
 use crate::report::{Bound, Form, Outcome, Report, Subject, Test};
-use crate::terminal::Waiting;
+use crate::terminal::{Waiting, note};
 use crate::units;
 
 const AFTER: &str = "\
@@ -29,20 +32,35 @@ Examples:
   hob bench MODEL.gguf
   hob bench MODEL.gguf -p 512 -n 128 -d 0,4096 -t 2,4
   hob bench MODEL.gguf -p 0 -n 32 -d 8192 -ctk f16,q8_0 -ctv q8_0
-  hob bench MODEL.gguf -p 0 -n 128 -r 10 -o json > tg.json";
+  hob bench MODEL.gguf -p 0 -n 128 -r 10 -o json > tg.json
+  hob bench --synthetic qwen3-4b:Q4_K_M         a model of this shape, before it is downloaded
+  hob bench --synthetic qwen3-30b-a3b --layers 8 --write shape.gguf";
 
 /// Flags of `hob bench`.
 #[derive(clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
     /// A .gguf file; of a split model any part
-    model: PathBuf,
+    #[arg(required_unless_present = "synthetic")]
+    model: Option<PathBuf>,
+    /// Measure a model of this shape with random weights, made in memory: a name of `hob plan`, NAME or NAME:TYPE
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    synthetic: Option<String>,
+    /// Only so many of its layers
+    #[arg(long, value_name = "N", requires = "synthetic")]
+    layers: Option<u64>,
+    /// Write it to a file instead of measuring it
+    #[arg(long, value_name = "FILE", requires = "synthetic")]
+    write: Option<PathBuf>,
     /// Prompt tokens; 0 leaves the test out
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
     n_prompt: Vec<usize>,
     /// Generated tokens; 0 leaves the test out
     #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', default_value = "128")]
     n_gen: Vec<usize>,
+    /// Tests of a prompt and an answer together, timed as one: PROMPT,GENERATED (-pg); may be given again
+    #[arg(long, value_name = "P,N", value_parser = both)]
+    prompt_gen: Vec<(usize, usize)>,
     /// Tokens in the context before the test
     #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0")]
     n_depth: Vec<usize>,
@@ -90,21 +108,25 @@ struct Setting {
 
 /// Runs `hob bench`.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
+    if let (Some(name), Some(path)) = (&args.synthetic, &args.write) {
+        return write_synthetic(name, args.layers, path);
+    }
     let form = if args.json { Form::Json } else { args.output };
     let settings = settings(&args);
     let tests: Vec<Test> = settings.iter().flat_map(|s| s.tests.iter().cloned()).collect();
     let Some(first) = settings.first().filter(|_| !tests.is_empty()) else {
-        return Err(Failure::usage("nothing to measure", "-p or -n above 0"));
+        return Err(Failure::usage("nothing to measure", "-p or -n above 0, or -pg"));
     };
     // Every setting opens the file anew: it is mapped, which takes no time, and nothing is left over from the one before.
+    let source = Source::of(&args)?;
     let start = Instant::now();
-    let mut model = open(&args.model, args.device, first)?;
-    let subject = subject(&args.model, &model, start.elapsed());
+    let mut model = open(&source, args.device, first)?;
+    let subject = subject(&source.name(), &model, start.elapsed());
     let mut report = Report::start(out, form, subject, &tests, args.hash)?;
     let mut ceilings: Vec<Ceilings> = Vec::new();
     for (at, setting) in settings.iter().enumerate() {
         if at > 0 {
-            model = open(&args.model, args.device, setting)?;
+            model = open(&source, args.device, setting)?;
         }
         if model.device() == Device::Cpu && !ceilings.iter().any(|c| c.threads == setting.threads) {
             let _waiting = Waiting::on(format!("what {} threads can do at most", setting.threads));
@@ -113,7 +135,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
         let ceiling = ceilings.iter().find(|c| c.threads == setting.threads);
         for test in &setting.tests {
             let mut outcome = measure(&model, test, args.repetitions)?;
-            outcome.bound = ceiling.map(|ceiling| bound(&model, test, ceiling));
+            outcome.bound = ceiling.and_then(|ceiling| bound(&model, test, ceiling));
             report.add(&outcome)?;
         }
     }
@@ -132,7 +154,8 @@ fn settings(args: &Args) -> Vec<Setting> {
                     |prompt, generate| Test { prompt, generate, depth, threads, batch, micro_batch, type_k: k.name(), type_v: v.name() };
                 let prompts = args.n_prompt.iter().filter(|n| **n > 0).map(|n| test(*n, 0));
                 let generations = args.n_gen.iter().filter(|n| **n > 0).map(|n| test(0, *n));
-                all.push(Setting { threads, batch, micro_batch, k, v, tests: prompts.chain(generations).collect() });
+                let pairs = args.prompt_gen.iter().map(|(prompt, generate)| test(*prompt, *generate));
+                all.push(Setting { threads, batch, micro_batch, k, v, tests: prompts.chain(generations).chain(pairs).collect() });
             }
         }
     }
@@ -143,42 +166,99 @@ fn pairs<'a, A, B>(a: &'a [A], b: &'a [B]) -> impl Iterator<Item = (&'a A, &'a B
     a.iter().flat_map(move |a| b.iter().map(move |b| (a, b)))
 }
 
-fn open(path: &Path, device: Device, setting: &Setting) -> Result<Model, Failure> {
-    let most = setting.tests.iter().map(|t| t.depth + t.prompt + t.generate).max().unwrap_or(1);
-    let options =
-        Model::options().device(device).threads(setting.threads).context(most).micro_batch(setting.micro_batch.min(setting.batch));
-    Ok(options.cache_types(setting.k.into(), setting.v.into()).chat_template("chatml").open(path)?)
+/// What is measured.
+enum Source {
+    File(PathBuf),
+    /// A model in memory, and what it is called.
+    Made(String, Gguf),
 }
 
-/// What bounds a test: a generated token reads the weights, a token of a prompt multiplies them.
-fn bound(model: &Model, test: &Test, ceiling: &Ceilings) -> Bound {
-    let weights = model.run().weights_read();
-    if test.prompt > 0 {
-        Bound::Multiply { each: weights.count.saturating_sub(weights.head), most: ceiling.int8 }
-    } else {
-        Bound::Read { each: weights.bytes, most: ceiling.read }
+impl Source {
+    fn of(args: &Args) -> Result<Source, Failure> {
+        match (&args.model, &args.synthetic) {
+            (Some(path), _) => Ok(Source::File(path.clone())),
+            (None, Some(name)) => {
+                let (entry, kind) = synthetic(name)?;
+                let _waiting = Waiting::on(format!("making {} in {}", entry.title, kind.name()));
+                let mut bytes = Vec::new();
+                let size = entry.synthetic_bytes(kind, args.layers)?;
+                if usize::try_from(size).ok().is_none_or(|size| bytes.try_reserve_exact(size).is_err()) {
+                    let fault = Fault::at(name).found(format!("no memory for {}", units::bytes(size)));
+                    return Err(Failure::Engine(hob::Error::Memory(fault.help("fewer layers: --layers N"))));
+                }
+                let bytes = entry.write_synthetic(kind, args.layers, bytes)?;
+                let layers = args.layers.map_or(String::new(), |n| format!(", {n} layers"));
+                Ok(Source::Made(format!("{}:{} (random weights{layers})", entry.name, kind.name()), Gguf::from_vec(bytes)?))
+            }
+            (None, None) => Err(Failure::usage("no model given", "a .gguf file, or --synthetic NAME")),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Source::File(path) => path.display().to_string(),
+            Source::Made(name, _) => name.clone(),
+        }
     }
 }
 
-fn subject(path: &Path, model: &Model, opened: Duration) -> Subject {
+/// The row of the catalogue and the type that `NAME:TYPE` names.
+fn synthetic(name: &str) -> Result<(&'static Entry, FileType), Failure> {
+    let (entry, kind) = catalogue::find_quantized(name)?;
+    Ok((entry, kind.unwrap_or_else(|| entry.usual())))
+}
+
+fn write_synthetic(name: &str, layers: Option<u64>, path: &Path) -> Result<(), Failure> {
+    let (entry, kind) = synthetic(name)?;
+    let io = |e| Failure::io(path, e);
+    let file = std::fs::File::create_new(path).map_err(io)?;
+    let waiting = Waiting::on(format!("writing {} to {}", units::bytes(entry.synthetic_bytes(kind, layers)?), path.display()));
+    entry.write_synthetic(kind, layers, std::io::BufWriter::with_capacity(1 << 20, &file))?;
+    file.sync_all().map_err(io)?;
+    drop(waiting);
+    note(&format!("{}: {} in {}, random weights", path.display(), entry.title, kind.name()));
+    Ok(())
+}
+
+/// `512,128`: tokens of a prompt, and of an answer.
+fn both(text: &str) -> Result<(usize, usize), String> {
+    let pair = text.split_once(',').and_then(|(p, n)| Some((p.trim().parse().ok()?, n.trim().parse().ok()?)));
+    pair.filter(|(p, n)| *p > 0 && *n > 0).ok_or_else(|| "two numbers above 0 are needed, such as 512,128".to_owned())
+}
+
+fn open(source: &Source, device: Device, setting: &Setting) -> Result<Model, Failure> {
+    let most = setting.tests.iter().map(|t| t.depth + t.prompt + t.generate).max().unwrap_or(1);
+    let options =
+        Model::options().device(device).threads(setting.threads).context(most).micro_batch(setting.micro_batch.min(setting.batch));
+    let options = options.cache_types(setting.k.into(), setting.v.into()).chat_template("chatml");
+    Ok(match source {
+        Source::File(path) => options.open(path)?,
+        Source::Made(_, gguf) => options.build(gguf.clone())?,
+    })
+}
+
+/// What bounds a test: a generated token reads the weights, a token of a prompt multiplies them; both together have no one bound.
+fn bound(model: &Model, test: &Test, ceiling: &Ceilings) -> Option<Bound> {
+    let weights = model.run().weights_read();
+    match (test.prompt, test.generate) {
+        (_, 0) => Some(Bound::Multiply { each: weights.count.saturating_sub(weights.head), most: ceiling.int8 }),
+        (0, _) => Some(Bound::Read { each: weights.bytes, most: ceiling.read }),
+        (_, _) => None,
+    }
+}
+
+fn subject(name: &str, model: &Model, opened: Duration) -> Subject {
     let total = inspect::total(model.gguf());
     Subject {
         device: model.device(),
-        file: path.display().to_string(),
+        file: name.to_owned(),
         kind: inspect::kind(model.gguf()),
         bytes: total.bytes,
         params: total.params,
         level: Level::from_env().map_or_else(|e| e.to_string(), |level| level.to_string()),
-        cpu: cpu(),
+        cpu: hob::machine::cpu(),
         opened,
     }
-}
-
-/// The processor's name where Linux tells it, else its architecture.
-fn cpu() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let named = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
-    named.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_owned()
 }
 
 /// Warms up, then times the repetitions, each from the same depth.
@@ -187,8 +267,8 @@ fn measure(model: &Model, test: &Test, repetitions: usize) -> Result<Outcome, Fa
     let mut session = model.session()?;
     let mut tokens = Tokens::new(model);
     let depth = tokens.take(test.depth);
-    let work = tokens.take(test.prompt.max(test.generate));
-    once(&mut session, test, &work[..if test.prompt > 0 { work.len() } else { 1 }])?;
+    let work = tokens.take(test.prompt + test.generate);
+    once(&mut session, test, &work[..test.prompt.max(1)])?;
     session.clear()?;
     feed(&mut session, test.batch, &depth)?;
     let time = units::now();
@@ -213,9 +293,11 @@ fn hash(logits: &[f32]) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// The work itself: all tokens together, or one by one.
+/// The work itself: the prompt's tokens together, then the others one by one.
 fn once(session: &mut Session, test: &Test, work: &[Token]) -> Result<(), Failure> {
-    feed(session, if test.prompt > 0 { test.batch } else { 1 }, work)
+    let (prompt, answer) = work.split_at(test.prompt.min(work.len()));
+    feed(session, test.batch, prompt)?;
+    feed(session, 1, answer)
 }
 
 fn feed(session: &mut Session, at_once: usize, tokens: &[Token]) -> Result<(), Failure> {

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hob::cache::KvType;
 use hob::gguf::Gguf;
+use hob::plan::Ask;
 use hob::prefix::Folder;
 use hob::{Chat, Device, Model, Thinking};
 
 use crate::failure::Failure;
+use crate::plan;
 use crate::terminal::{Waiting, note_dim};
 
 /// Where a prompt comes from: `-p`, `-f`, or standard input.
@@ -76,6 +78,9 @@ pub(crate) struct Machine {
     /// Numbers in the value cache (-ctv): likewise
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub(crate) cache_type_v: KvName,
+    /// Run a model that does not fit in the memory that is available
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// What becomes of the model's thinking.
@@ -131,6 +136,10 @@ impl Machine {
 
     /// The same with a folder for what is computed of prompts.
     pub(crate) fn build_with(&self, gguf: Gguf, purpose: Purpose, prefixes: Option<Folder>) -> Result<Model, Failure> {
+        if !self.force && plan::in_main_memory(self.device) {
+            let ask = Ask::default().context(self.context).cache_types(self.cache_type_k.into(), self.cache_type_v.into());
+            plan::refuse_what_swaps(&gguf, &ask)?;
+        }
         let waiting = Waiting::on("opening the model".into());
         let mut options = Model::options().device(self.device).cache_types(self.cache_type_k.into(), self.cache_type_v.into());
         if let Some(threads) = self.threads {
@@ -211,7 +220,8 @@ pub(crate) fn probability(text: &str) -> Result<f32, String> {
 }
 
 /// Two- and three-letter flags of llama.cpp, which hob's users know, in their long form: clap takes one letter after one dash.
-const SHORT_NAMES: [(&str, &str); 3] = [("-ub", "--micro-batch"), ("-ctk", "--cache-type-k"), ("-ctv", "--cache-type-v")];
+const SHORT_NAMES: [(&str, &str); 4] =
+    [("-ub", "--micro-batch"), ("-ctk", "--cache-type-k"), ("-ctv", "--cache-type-v"), ("-pg", "--prompt-gen")];
 
 /// The command line with [`SHORT_NAMES`] spelled out.
 pub(crate) fn spelled_out(line: impl Iterator<Item = std::ffi::OsString>) -> Vec<std::ffi::OsString> {

@@ -18,7 +18,6 @@ pub(crate) fn cache() -> Option<PathBuf> {
 }
 
 /// What cannot: saved chats. `None` where the environment names no place for it.
-#[allow(dead_code)] // until the first command keeps something there
 pub(crate) fn data() -> Option<PathBuf> {
     place(Kind::Data, System::this(), &|name| std::env::var_os(name))
 }

@@ -14,6 +14,7 @@ mod line;
 mod logits;
 mod npy;
 mod perplexity;
+mod plan;
 mod quantize;
 mod reply;
 mod report;
@@ -36,6 +37,7 @@ const EXAMPLES: &str = "\
 Examples:
   hob chat MODEL.gguf                           talk to a model
   hob run MODEL.gguf -p 'Name three rivers.'    one answer, to standard output
+  hob plan                                      what fits this machine best
   hob inspect MODEL.gguf                        what is in the file
   hob bench MODEL.gguf -p 512 -n 128            how fast it is here
 
@@ -74,7 +76,9 @@ enum Command {
     Perplexity(perplexity::Args),
     /// Measure tokens per second
     Bench(bench::Args),
-    /// List the devices that models can run on here
+    /// Tell whether a model fits, how fast it will be, and what fits best
+    Plan(plan::Args),
+    /// Examine this machine: devices, memory, speed, and what costs speed
     Doctor(doctor::Args),
     /// List or remove what is kept of prompts that were computed
     Cache(cache::Args),
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         Command::Quantize(args) => quantize::run(args, &mut out),
         Command::Perplexity(args) => perplexity::run(args, &mut out),
         Command::Bench(args) => bench::run(args, &mut out),
+        Command::Plan(args) => plan::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args, &mut out),
         Command::Cache(args) => cache::run(args, &mut out),
     };

@@ -6,6 +6,7 @@
 use crate::backend::{Backend, Window};
 use crate::error::{Error, Fault, Result};
 pub use hob_kernels::attention::KvType;
+use hob_kernels::naive::attention::BLOCK;
 pub use hob_kernels::recurrent::StateSize;
 pub use saved::{Part, Saved};
 use std::any::Any;
@@ -77,6 +78,30 @@ pub enum StateSpec {
     },
     /// The same room however many positions: a matrix a head, and the last inputs of convolutions. At position 0 it begins anew.
     Recurrent(StateSize),
+}
+
+impl StateSpec {
+    /// Bytes of a state with room for `capacity` positions: what [`LayerState::bytes`] tells of it on the CPU, without making it.
+    pub fn bytes(&self, capacity: usize) -> u64 {
+        let whole = |n: usize| n.next_multiple_of(BLOCK);
+        let kept = |window: Window, batch: usize| window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
+        // Positions kept lie in that many blocks and a part of one more.
+        let room = |keep: usize, capacity: usize| (whole(keep) + BLOCK).min(whole(capacity)) as u64;
+        let row = |kind: KvType, dim: usize| (kind.bytes() * dim) as u64;
+        match *self {
+            StateSpec::KeyValue { heads, key_dim, value_dim, k, v, window, batch } => {
+                room(kept(window, batch), capacity) * heads as u64 * (row(k, key_dim) + row(v, value_dim))
+            }
+            StateSpec::Latent { key_dim, kind, window, batch, .. } => room(kept(window, batch), capacity) * row(kind, key_dim),
+            StateSpec::Entries { key_dim, kind, window, batch, ratio, halves, index } => {
+                let keep = kept(window, batch);
+                let all = capacity / ratio + 1;
+                let entries = |dim: usize| room(all, all) * row(kind, dim) + ((keep + 2 * ratio) * 2 * halves * dim * 4) as u64;
+                room(keep, capacity) * row(kind, key_dim) + std::iter::once(key_dim).chain(index).map(entries).sum::<u64>()
+            }
+            StateSpec::Recurrent(size) => size.bytes(),
+        }
+    }
 }
 
 /// How far a state can be taken back.

@@ -19,8 +19,8 @@ use crate::block::altup::Ends;
 use crate::block::per_layer::LayerInputs;
 use crate::block::rope::Rope;
 use crate::block::strands::{Role, Strands};
-use crate::block::{Norm, Work};
-use crate::cache::{Cache, CacheOptions, KvType, Sequence};
+use crate::block::{Looks, Norm, Work};
+use crate::cache::{Cache, CacheOptions, KvType, Sequence, StateSpec};
 use crate::config::Config;
 use crate::device::{self, Device};
 use crate::error::{Error, Fault, Result};
@@ -62,6 +62,9 @@ pub trait Run: Send + Sync {
     fn positions(&self) -> String {
         String::new()
     }
+
+    /// What each mixer remembers of a sequence, and how it looks at positions.
+    fn mixers(&self, options: &CacheOptions) -> Vec<MixerFacts>;
 }
 
 /// What one token's step reads of the weights.
@@ -73,6 +76,15 @@ pub struct WeightsRead {
     pub count: u64,
     /// Of these in the head, which a prompt's tokens but the last do not need.
     pub head: u64,
+}
+
+/// What is to be known of a mixer before it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MixerFacts {
+    /// What it remembers of a sequence, where that is not another layer's.
+    pub state: Option<StateSpec>,
+    /// How it looks at positions, if it does.
+    pub looks: Option<Looks>,
 }
 
 /// How a model is to be loaded.
@@ -375,6 +387,11 @@ impl<B: Backend> Run for Decoder<B> {
 
     fn weights_read(&self) -> WeightsRead {
         self.weights_read
+    }
+
+    fn mixers(&self, options: &CacheOptions) -> Vec<MixerFacts> {
+        let mixers = self.layers.iter().flat_map(|l| &l.mixers);
+        mixers.map(|m| MixerFacts { state: m.state(options), looks: m.looks() }).collect()
     }
 
     fn positions(&self) -> String {

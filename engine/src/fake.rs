@@ -5,7 +5,7 @@ use crate::backend::cpu::CpuBackend;
 use crate::batch::{Canceller, Entry, Logits};
 use crate::cache::{Cache, CacheOptions, Sequence, StateSize, StateSpec};
 use crate::config::Config;
-use crate::decoder::{Run, WeightsRead};
+use crate::decoder::{MixerFacts, Run, WeightsRead};
 use crate::device::{Device, Placed};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -99,5 +99,9 @@ impl Run for Fake {
 
     fn weights_read(&self) -> WeightsRead {
         WeightsRead { bytes: 1_000_000, ..WeightsRead::default() }
+    }
+
+    fn mixers(&self, _: &CacheOptions) -> Vec<MixerFacts> {
+        Vec::new()
     }
 }

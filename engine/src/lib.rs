@@ -35,6 +35,7 @@
 //!   number of threads: on the CPU, logits are the same to the last bit.
 //!   Stop strings and banned strings are the generation's: [`Generator::stop`], [`Generator::ban`], [`Chat::stop`], [`Chat::ban`].
 //! * [`gguf`], [`tokenizer`], [`template`] and [`decoder`] stand on their own, for tools.
+//! * [`catalogue`] knows models by name, [`plan`] says from a header alone whether one fits a machine and how fast it will be.
 //!
 //! ```
 //! use hob::tokenizer::{Ends, Special};
@@ -71,6 +72,7 @@ pub mod gguf;
 pub mod machine;
 pub mod model;
 pub mod perplexity;
+pub mod plan;
 pub mod prefix;
 mod prompt;
 pub mod quantize;

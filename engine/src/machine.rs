@@ -70,6 +70,14 @@ impl Ceilings {
     }
 }
 
+/// The processor's name where the system tells it, else its architecture.
+pub fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let named = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
+    let identifier = || std::env::var("PROCESSOR_IDENTIFIER").ok().filter(|name| !name.is_empty());
+    named.map(|(_, name)| name.trim().to_owned()).or_else(identifier).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
 /// Bytes of memory that this process holds now, mapped files included, where the system tells (Linux).
 pub fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// A session's tokens where the caller does not say and the model was trained for more.
-const DEFAULT_CONTEXT: usize = 8192;
+pub const DEFAULT_CONTEXT: usize = 8192;
 /// Prompt tokens computed at once where the caller does not say.
 pub const DEFAULT_MICRO_BATCH: usize = 256;
 

@@ -2,8 +2,8 @@
 
 use super::hob;
 
-const COMMANDS: [&str; 12] =
-    ["chat", "run", "inspect", "families", "tokenize", "template", "logits", "quantize", "perplexity", "bench", "doctor", "cache"];
+const COMMANDS: [&str; 13] =
+    ["chat", "run", "inspect", "families", "tokenize", "template", "logits", "quantize", "perplexity", "bench", "plan", "cache", "doctor"];
 
 #[test]
 fn every_command_helps_with_examples() {

@@ -4,6 +4,7 @@ mod errors;
 mod generation;
 mod help;
 mod listings;
+mod plans;
 
 use std::io::Write;
 use std::path::PathBuf;

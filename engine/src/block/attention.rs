@@ -9,7 +9,7 @@
 
 use crate::backend::{Attend, Backend, Linear, Qkv, Window};
 use crate::block::rope::Rope;
-use crate::block::{Norm, Work};
+use crate::block::{Looks, Norm, Work};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
 use crate::config::{RopeConfig, Scaling, Tempered};
 use crate::error::{Error, Fault, Result};
@@ -107,6 +107,12 @@ impl<B: Backend> Attention<B> {
             key_dim,
             turns,
         })
+    }
+
+    /// How it looks at positions.
+    pub fn looks(&self) -> Looks {
+        let Attend { heads, value_dim, window, .. } = self.attend;
+        Looks { heads, key_dim: self.key_dim, value_dim, window, ratio: 0 }
     }
 
     /// Keys and values of every position that is seen again; `None` where they are an earlier layer's.

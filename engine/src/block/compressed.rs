@@ -12,7 +12,7 @@
 use crate::backend::{Attend, Backend, Linear, Qkv, Window};
 use crate::block::attention::rope_of;
 use crate::block::rope::Rope;
-use crate::block::{Norm, Work};
+use crate::block::{Looks, Norm, Work};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
 use crate::config::{CompressedConfig, NormKind, Scaling};
 use crate::error::{Error, Fault, Result};
@@ -181,6 +181,12 @@ impl<B: Backend> Compressed<B> {
             back: rope.back().number(ropes),
             rope_text,
         })
+    }
+
+    /// How it looks at positions.
+    pub fn looks(&self) -> Looks {
+        let Attend { heads, value_dim, window, .. } = self.attend;
+        Looks { heads, key_dim: self.dim, value_dim, window, ratio: self.entries.as_ref().map_or(0, |entries| entries.pooling.ratio) }
     }
 
     /// The keys of the window, and what entries need.

@@ -13,7 +13,7 @@
 use crate::backend::{Attend, Backend, Linear, Qkv, Window};
 use crate::block::attention::rope;
 use crate::block::rope::Rope;
-use crate::block::{Norm, Work};
+use crate::block::{Looks, Norm, Work};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
 use crate::error::{Error, Fault, Result};
 use crate::weights::Loader;
@@ -133,6 +133,12 @@ impl<B: Backend> Latent<B> {
             value_dim: shape.value_dim,
             turns: Turns::load(loader, index, content, ropes)?,
         })
+    }
+
+    /// How it looks at positions.
+    pub fn looks(&self) -> Looks {
+        let Attend { heads, value_dim, window, .. } = self.attend;
+        Looks { heads, key_dim: self.rank + self.rotary, value_dim, window, ratio: 0 }
     }
 
     /// The latent and the rotary key of every position.

@@ -14,7 +14,7 @@ pub mod rope;
 pub mod short_conv;
 pub mod strands;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Window};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::Result;
@@ -44,6 +44,21 @@ pub struct Norm<B: Backend> {
     pub eps: f32,
     /// Channels.
     pub width: usize,
+}
+
+/// How attention looks at positions: what a token costs by their number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looks {
+    /// Query heads.
+    pub heads: usize,
+    /// Width of a key.
+    pub key_dim: usize,
+    /// Width of a value.
+    pub value_dim: usize,
+    /// Which positions a query sees.
+    pub window: Window,
+    /// Positions that lie in one entry, beyond those of the window; 0 where there are none.
+    pub ratio: usize,
 }
 
 /// What mixes tokens.
@@ -171,6 +186,16 @@ impl<B: Backend> Mixer<B> {
             Mixer::Delta(delta) => Some(delta.state()),
             Mixer::ShortConv(conv) => Some(conv.state()),
             Mixer::Compressed(compressed) => Some(compressed.state(options)),
+        }
+    }
+
+    /// How it looks at positions, if it does.
+    pub fn looks(&self) -> Option<Looks> {
+        match self {
+            Mixer::Attention(attention) => Some(attention.looks()),
+            Mixer::Latent(latent) => Some(latent.looks()),
+            Mixer::Compressed(compressed) => Some(compressed.looks()),
+            Mixer::Mamba2(_) | Mixer::Delta(_) | Mixer::ShortConv(_) => None,
         }
     }
 

@@ -9,7 +9,7 @@
 //! what it makes of a real file of the model: plans and synthetic models are made from it.
 
 use super::Entry;
-use super::shape::{Experts, Fact, Latent, Norms, QkNorm, Recurrent, Shape};
+use super::shape::{CompressedShape, Experts, Fact, Latent, Norms, QkNorm, Recurrent, Shape};
 use crate::error::Result;
 use crate::gguf::{Gguf, GgufWriter, Head, TensorType, Value};
 use crate::quantize::{self, FileType};
@@ -19,8 +19,7 @@ use crate::quantize::{self, FileType};
 pub(crate) struct Tensor {
     pub(crate) name: String,
     pub(crate) dims: Vec<u64>,
-    /// Whether a converter keeps it in F32 whatever the file.
-    small: bool,
+    kind: TensorType,
 }
 
 /// What a layer's mixer is.
@@ -41,7 +40,9 @@ const WHOLE: TensorType = TensorType::F16;
 impl Entry {
     /// Every tensor of its files that its makers count among the weights.
     fn trained(&self) -> impl Iterator<Item = Tensor> {
-        tensors(&self.shape).into_iter().filter(|t| !t.name.starts_with("rope_") && !t.name.ends_with("layer_output_scale.weight"))
+        let counted =
+            |t: &Tensor| t.kind != TensorType::I32 && !t.name.starts_with("rope_") && !t.name.ends_with("layer_output_scale.weight");
+        tensors(&self.shape).into_iter().filter(counted)
     }
 
     /// The weights that its shape amounts to; `parameters`, where the row is right.
@@ -71,7 +72,9 @@ impl Entry {
     pub(crate) fn cut(&self, layers: Option<u64>) -> Shape {
         let mut shape = self.shape.clone();
         shape.layers = layers.unwrap_or(shape.layers).clamp(1, shape.layers);
-        shape.shared_kv = shape.shared_kv.min(shape.layers - 1);
+        // Layers that look at the keys of earlier ones need one of each kind before them.
+        let kinds = shape.window.as_ref().map_or(1, |w| w.every.max(1));
+        shape.shared_kv = (shape.shared_kv * shape.layers / self.shape.layers).min(shape.layers.saturating_sub(kinds));
         shape
     }
 }
@@ -97,7 +100,7 @@ pub(crate) fn writer(family: &str, title: &str, shape: &Shape, kind: FileType, m
     writer.set("general.file_type", kind.id()).set("general.quantization_version", 2u32);
     let mut whole = writer.clone();
     for t in &tensors {
-        whole.tensor(&t.name, &t.dims, if t.small { TensorType::F32 } else { WHOLE }).map_err(unsound)?;
+        whole.tensor(&t.name, &t.dims, t.kind).map_err(unsound)?;
     }
     let types = quantize::types(&head_of(&whole)?, kind);
     for (t, kind) in tensors.iter().zip(types) {
@@ -176,6 +179,9 @@ pub(crate) fn tensors(shape: &Shape) -> Vec<Tensor> {
             Some(_) | None => {}
         }
     }
+    if let Some(c) = &shape.compressed {
+        strands(shape, c, "output_hc", c.strands, &mut list);
+    }
     for i in 0..layers {
         layer(shape, i, &mut list);
     }
@@ -191,16 +197,26 @@ pub(crate) fn tensors(shape: &Shape) -> Vec<Tensor> {
 struct List(Vec<Tensor>);
 
 impl List {
-    fn add(&mut self, name: impl Into<String>, dims: &[u64], small: bool) {
-        self.0.push(Tensor { name: name.into(), dims: dims.to_vec(), small });
+    fn add(&mut self, name: impl Into<String>, dims: &[u64], kind: TensorType) {
+        self.0.push(Tensor { name: name.into(), dims: dims.to_vec(), kind });
     }
 
     fn matrix(&mut self, name: impl Into<String>, cols: u64, rows: u64) {
-        self.add(name, &[cols, rows], false);
+        self.add(name, &[cols, rows], WHOLE);
     }
 
+    /// A stack of matrices.
+    fn stack(&mut self, name: impl Into<String>, dims: &[u64; 3]) {
+        self.add(name, dims, WHOLE);
+    }
+
+    /// What a converter keeps in F32 whatever the file.
     fn small(&mut self, name: impl Into<String>, dims: &[u64]) {
-        self.add(name, dims, true);
+        self.add(name, dims, TensorType::F32);
+    }
+
+    fn integers(&mut self, name: impl Into<String>, dims: &[u64]) {
+        self.add(name, dims, TensorType::I32);
     }
 }
 
@@ -218,9 +234,10 @@ fn layer(shape: &Shape, i: u64, list: &mut List) {
         recurrent(shape, i, list);
     }
     if matches!(mixer, Kind::Attention | Kind::Both) {
-        match &shape.latent {
-            Some(latent) => latent_attention(shape, latent, i, list),
-            None => attention(shape, i, list),
+        match (&shape.latent, &shape.compressed) {
+            (Some(latent), _) => latent_attention(shape, latent, i, list),
+            (None, Some(compressed)) => compressed_attention(shape, compressed, i, list),
+            (None, None) => attention(shape, i, list),
         }
     }
     if !alone {
@@ -301,9 +318,51 @@ fn latent_attention(shape: &Shape, latent: &Latent, i: u64, list: &mut List) {
     }
     list.matrix(name("attn_kv_a_mqa.weight"), width, rank + latent.rotary);
     list.small(name("attn_kv_a_norm.weight"), &[rank]);
-    list.add(name("attn_k_b.weight"), &[latent.plain, rank, heads], false);
-    list.add(name("attn_v_b.weight"), &[rank, latent.value, heads], false);
+    list.stack(name("attn_k_b.weight"), &[latent.plain, rank, heads]);
+    list.stack(name("attn_v_b.weight"), &[rank, latent.value, heads]);
     list.matrix(name("attn_output.weight"), heads * latent.value, width);
+}
+
+/// Attention over a window and over entries, with what mixes the strands of the residual stream around both halves of the layer.
+fn compressed_attention(shape: &Shape, c: &CompressedShape, i: u64, list: &mut List) {
+    let name = |part: &str| format!("blk.{i}.{part}");
+    let (width, dim, rank) = (shape.width, shape.head_dim, c.q_rank);
+    list.matrix(name("attn_q_a.weight"), width, rank);
+    list.small(name("attn_q_a_norm.weight"), &[rank]);
+    list.matrix(name("attn_q_b.weight"), rank, shape.heads * dim);
+    list.matrix(name("attn_kv.weight"), width, dim);
+    list.small(name("attn_kv_a_norm.weight"), &[dim]);
+    list.small(name("attn_sinks.weight"), &[shape.heads]);
+    list.matrix(name("attn_output_a.weight"), shape.heads / c.groups * dim, c.groups * c.output_rank);
+    list.matrix(name("attn_output_b.weight"), c.groups * c.output_rank, width);
+    let ratio = c.ratio(i);
+    let halves = if ratio == 4 { 2 } else { 1 };
+    let mut pooling = |base: &str, dim: u64| {
+        list.small(name(&format!("{base}_ape.weight")), &[halves * dim, ratio]);
+        list.matrix(name(&format!("{base}_kv.weight")), width, halves * dim);
+        list.matrix(name(&format!("{base}_gate.weight")), width, halves * dim);
+        list.small(name(&format!("{base}_norm.weight")), &[dim]);
+    };
+    if ratio > 0 {
+        pooling("attn_compressor", dim);
+    }
+    if ratio == 4 {
+        pooling("indexer_compressor", c.index_dim);
+        list.matrix(name("indexer.attn_q_b.weight"), rank, c.index_heads * c.index_dim);
+        list.matrix(name("indexer.proj.weight"), width, c.index_heads);
+    }
+    for part in ["hc_attn", "hc_ffn"] {
+        strands(shape, c, &name(part), c.strands * (2 + c.strands), list);
+    }
+    if i < c.hashed {
+        list.integers(name("ffn_gate_tid2eid.weight"), &[shape.experts.as_ref().map_or(1, |e| e.used), shape.vocab]);
+    }
+}
+
+fn strands(shape: &Shape, c: &CompressedShape, base: &str, mixes: u64, list: &mut List) {
+    list.matrix(format!("{base}_fn.weight"), c.strands * shape.width, mixes);
+    list.small(format!("{base}_base.weight"), &[mixes]);
+    list.small(format!("{base}_scale.weight"), &[if mixes == c.strands { 1 } else { 3 }]);
 }
 
 fn recurrent(shape: &Shape, i: u64, list: &mut List) {
@@ -365,7 +424,7 @@ fn mixture(shape: &Shape, e: &Experts, i: u64, list: &mut List) {
     let name = |part: &str| format!("blk.{i}.{part}");
     let (width, count) = (shape.width, e.count);
     list.small(name("ffn_gate_inp.weight"), &[width, count]);
-    if e.choice_bias {
+    if e.choice_bias && shape.compressed.as_ref().is_none_or(|c| i >= c.hashed) {
         list.small(name("exp_probs_b.bias"), &[count]);
     }
     let parts: &[(&str, u64)] = match (e.fused, shape.gated) {
@@ -374,9 +433,9 @@ fn mixture(shape: &Shape, e: &Experts, i: u64, list: &mut List) {
         (false, false) => &[("ffn_up_exps", 1)],
     };
     for (part, times) in parts {
-        list.add(name(&format!("{part}.weight")), &[width, times * e.ffn, count], false);
+        list.stack(name(&format!("{part}.weight")), &[width, times * e.ffn, count]);
     }
-    list.add(name("ffn_down_exps.weight"), &[e.ffn, width, count], false);
+    list.stack(name("ffn_down_exps.weight"), &[e.ffn, width, count]);
     if e.bias {
         list.small(name("ffn_gate_inp.bias"), &[count]);
         for (part, rows) in [("ffn_gate_exps.bias", e.ffn), ("ffn_up_exps.bias", e.ffn), ("ffn_down_exps.bias", width)] {
@@ -419,6 +478,8 @@ fn metadata(family: &str, title: &str, shape: &Shape) -> Vec<(String, Value)> {
         each(layers, |i| match feeds(shape, i) {
             (true, _) => shape.shared_kv_ffn.filter(|_| late(i)).unwrap_or(shape.ffn),
             (false, _) if single(shape) => 0,
+            // Some families tell the width of an expert here.
+            (false, Some(experts)) if shape.ffn == 0 => experts.ffn,
             (false, _) => shape.ffn,
         }),
     );
@@ -435,6 +496,9 @@ fn metadata(family: &str, title: &str, shape: &Shape) -> Vec<(String, Value)> {
         }),
     );
     attention_facts(shape, &mut set);
+    if let Some(c) = &shape.compressed {
+        compressed_facts(shape, c, &mut set);
+    }
     if let Some(e) = &shape.experts {
         set("expert_count", count(e.count));
         set("expert_used_count", count(e.used));
@@ -524,6 +588,20 @@ fn attention_facts(shape: &Shape, set: &mut impl FnMut(&str, Value)) {
             set("rope.scaling.original_context_length", count(original));
         }
     }
+}
+
+fn compressed_facts(shape: &Shape, c: &CompressedShape, set: &mut impl FnMut(&str, Value)) {
+    let ratios: Vec<u32> = (0..shape.layers).map(|i| u32::try_from(c.ratio(i)).unwrap_or(0)).collect();
+    set("attention.compress_ratios", Value::from(ratios));
+    set("attention.q_lora_rank", count(c.q_rank));
+    set("attention.compress_rope_freq_base", Value::F32(160_000.0));
+    set("attention.output_group_count", count(c.groups));
+    set("attention.output_lora_rank", count(c.output_rank));
+    set("attention.indexer.head_count", count(c.index_heads));
+    set("attention.indexer.key_length", count(c.index_dim));
+    set("attention.indexer.top_k", count(c.index_most));
+    set("hyper_connection.count", count(c.strands));
+    set("hyper_connection.sinkhorn_iterations", count(20));
 }
 
 fn recurrent_facts(shape: &Shape, set: &mut impl FnMut(&str, Value)) {

@@ -17,6 +17,7 @@
 
 mod header;
 mod shape;
+mod synthetic;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -278,6 +279,19 @@ impl Entry {
     /// The name of its file of a type.
     pub fn file_name(&self, quant: &str) -> String {
         self.file.replace("{QUANT}", quant)
+    }
+
+    /// The type that is taken where nobody asks for another: Q4_K_M, or the only one there is.
+    pub fn usual(&self) -> FileType {
+        match self.kinds().as_slice() {
+            [only] => *only,
+            _ => FileType::Q4_K_M,
+        }
+    }
+
+    /// The types of its repository that hob can plan for, smallest first.
+    pub fn kinds(&self) -> Vec<FileType> {
+        self.quants.iter().filter_map(|quant| FileType::from_name(quant)).collect()
     }
 
     /// Whether it has experts, of which a token passes some.

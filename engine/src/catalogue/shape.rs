@@ -57,6 +57,8 @@ pub struct Shape {
     pub experts: Option<Experts>,
     /// Latent attention.
     pub latent: Option<Latent>,
+    /// Compressed attention, with hyper-connections around it (DeepSeek-V4).
+    pub compressed: Option<CompressedShape>,
     /// Layers that look through a window.
     pub window: Option<WindowShape>,
     /// Layers that are no attention.
@@ -183,6 +185,43 @@ pub struct Latent {
     pub rotary: u64,
     /// Width of a value head.
     pub value: u64,
+}
+
+/// Compressed attention (DeepSeek-V4).
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct CompressedShape {
+    /// Positions of an entry in each of the first layers; the last two go on in turns. 0 where there are none.
+    pub ratios: Vec<u64>,
+    /// Rank of the queries.
+    pub q_rank: u64,
+    /// Groups of heads with an output map each, and its rank.
+    pub groups: u64,
+    /// Rank of an output map.
+    pub output_rank: u64,
+    /// Heads that choose among entries.
+    pub index_heads: u64,
+    /// Width of one.
+    pub index_dim: u64,
+    /// Entries that they choose.
+    pub index_most: u64,
+    /// Layers whose experts are chosen by the token alone.
+    pub hashed: u64,
+    /// Strands of the residual stream.
+    pub strands: u64,
+}
+
+impl CompressedShape {
+    /// Positions of an entry in layer `i`.
+    pub fn ratio(&self, i: u64) -> u64 {
+        let (i, n) = (i as usize, self.ratios.len());
+        match self.ratios.get(i) {
+            Some(ratio) => *ratio,
+            None if n < 2 => self.ratios.first().copied().unwrap_or(0),
+            None => self.ratios[n - 2 + (i - n) % 2],
+        }
+    }
 }
 
 /// Layers that look through a window.

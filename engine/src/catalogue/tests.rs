@@ -64,3 +64,39 @@ fn names_are_found_however_they_are_written() {
     assert!(find("xyzzy").unwrap_err().to_string().contains("hob plan"));
     assert!(nearest("").is_empty());
 }
+
+#[test]
+fn sizes_are_those_of_the_files_that_quantize_writes() {
+    let folder = std::env::temp_dir().join(format!("hob-sizes-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, kind) in [("gemma-3-270m", FileType::Q4_K_M), ("lfm2-1.2b", FileType::Q4_0), ("smollm3-3b", FileType::Q3_K_M)] {
+        let mut small = find(name).unwrap().clone();
+        // As many layers as make the mixtures differ, as little as goes of all else.
+        small.shape = Shape { layers: 9, width: 256, ffn: 256, vocab: 300, heads: 4, kv_heads: 2, head_dim: 64, ..small.shape };
+        let whole = small.write_synthetic(FileType::F16, None, Vec::new()).unwrap();
+        let source = crate::gguf::Gguf::from_vec(whole).unwrap();
+        let file = folder.join(name);
+        crate::quantize::quantize(&source, &file, crate::quantize::QuantizeOptions::new(kind).threads(1), |_| {}).unwrap();
+        let written = std::fs::metadata(&file).unwrap().len();
+        assert_eq!(small.synthetic_bytes(kind, None).unwrap(), written, "{name}");
+        let planned = small.header(kind, None).unwrap();
+        let bytes = |gguf: &crate::gguf::Gguf| gguf.tensors().map(|t| t.size()).sum::<u64>();
+        assert_eq!(bytes(&planned), bytes(&crate::gguf::Gguf::open(&file).unwrap()), "{name}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_synthetic_model_computes() {
+    for (name, kind) in [("qwen3-30b-a3b", FileType::Q4_0), ("granite-4-h-tiny", FileType::Q8_0), ("qwen3.5-0.8b", FileType::Q8_0)] {
+        let mut small = find(name).unwrap().clone();
+        let experts = small.shape.experts.clone().map(|e| Experts { count: 8, used: 2, ffn: 32, shared: e.shared.min(32), ..e });
+        small.shape = Shape { layers: 6, width: 64, vocab: 300, ffn: small.shape.ffn.min(64), experts, ..small.shape };
+        let file = small.write_synthetic(kind, None, Vec::new()).unwrap();
+        let model = crate::Model::options().threads(1).context(64).chat_template("chatml");
+        let model = model.build(crate::gguf::Gguf::from_vec(file).unwrap()).unwrap();
+        let mut session = model.session().unwrap();
+        session.feed(&[1, 2, 3]).unwrap();
+        assert!(session.logits().iter().all(|x| x.is_finite()), "{name}");
+    }
+}

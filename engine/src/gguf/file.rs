@@ -147,13 +147,12 @@ impl Gguf {
     ///
     /// # Errors
     /// [`Error::Memory`] for a tensor beyond all reason.
-    #[allow(dead_code)] // until plans are made
     pub(crate) fn hollow(&self) -> Result<Gguf> {
         let most = self.tensors().map(TensorInfo::size).max().unwrap_or(0);
         let blank = usize::try_from(most)
             .ok()
             .and_then(|most| Bytes::blank(most).ok())
-            .ok_or_else(|| Error::Memory(Fault::at(self.metadata().origin()).found(format!("a tensor of {most} bytes"))))?;
+            .ok_or_else(|| Error::Memory(Fault::at(self.metadata().origin()).found(format!("no room for a tensor of {most} bytes"))))?;
         let Inner { metadata, tensors, index, parts, paths, file_bytes, .. } = &*self.inner;
         let (metadata, tensors, index) = (metadata.clone(), tensors.clone(), index.clone());
         let (parts, paths, file_bytes) = (parts.clone(), paths.clone(), *file_bytes);

@@ -85,6 +85,14 @@ pub struct StateSize {
     pub values: usize,
 }
 
+impl StateSize {
+    /// Bytes of a [`State`] of this size.
+    pub fn bytes(&self) -> u64 {
+        let memory = self.heads as u64 * self.keys as u64 * self.values.next_multiple_of(PANEL) as u64;
+        4 * (memory + self.channels as u64 * self.past as u64)
+    }
+}
+
 /// What one layer remembers of one sequence.
 #[derive(Debug)]
 pub struct State {
