@@ -21,6 +21,7 @@ use hob::{Device, Fault, Level, Model, Session};
 use crate::failure::Failure;
 use crate::flags::{KvName, at_least_one};
 use crate::inspect;
+use crate::models::{Absent, locate};
 use crate::report::{Bound, Form, Outcome, Report, Subject, Test};
 use crate::terminal::{Waiting, note};
 use crate::units;
@@ -40,7 +41,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// A .gguf file; of a split model any part
+    /// A .gguf file, of a split model any part, or a name: hob ls lists them
     #[arg(required_unless_present = "synthetic")]
     model: Option<PathBuf>,
     /// Measure a model of this shape with random weights, made in memory: a name of `hob plan`, NAME or NAME:TYPE
@@ -176,7 +177,7 @@ enum Source {
 impl Source {
     fn of(args: &Args) -> Result<Source, Failure> {
         match (&args.model, &args.synthetic) {
-            (Some(path), _) => Ok(Source::File(path.clone())),
+            (Some(model), _) => Ok(Source::File(locate(model, Absent::Refused)?)),
             (None, Some(name)) => {
                 let (entry, kind) = synthetic(name)?;
                 let _waiting = Waiting::on(format!("making {} in {}", entry.title, kind.name()));

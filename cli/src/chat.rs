@@ -30,7 +30,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// A .gguf file; of a split model any part
+    /// A .gguf file, of a split model any part, or a name: hob ls lists them
     model: Option<PathBuf>,
     /// What the model is told before the conversation
     #[arg(long, value_name = "TEXT")]

@@ -11,6 +11,7 @@ use hob::prefix::Folder;
 use hob::{Chat, Device, Model, Thinking};
 
 use crate::failure::Failure;
+use crate::models::{self, Absent};
 use crate::plan;
 use crate::terminal::{Waiting, note_dim};
 
@@ -81,6 +82,9 @@ pub(crate) struct Machine {
     /// Run a model that does not fit in the memory that is available
     #[arg(long)]
     pub(crate) force: bool,
+    /// Download a model that is not here without asking
+    #[arg(short = 'y', long)]
+    pub(crate) yes: bool,
 }
 
 /// What becomes of the model's thinking.
@@ -124,9 +128,15 @@ pub(crate) enum Purpose {
 }
 
 impl Machine {
-    /// Opens the model in a file, with a spinner where that takes long, and says what the file wants said.
+    /// Opens the model that a path or a name leads to, with a spinner where that takes long, and says what the file wants said.
     pub(crate) fn open(&self, path: &Path, purpose: Purpose) -> Result<Model, Failure> {
-        self.build(Gguf::open(path)?, purpose)
+        self.build(self.find(path)?, purpose)
+    }
+
+    /// The file that a path or a name leads to, opened; downloaded where it is not here and the reader wants it.
+    pub(crate) fn find(&self, model: &Path) -> Result<Gguf, Failure> {
+        let absent = if self.yes { Absent::Downloaded } else { Absent::Asked };
+        Ok(Gguf::open(models::locate(model, absent)?)?)
     }
 
     /// As [`Machine::open`], for a file that is open already.

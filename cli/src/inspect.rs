@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use hob::cache::{CacheOptions, KvType};
 use hob::gguf::{Gguf, TensorType, Value};
+use hob::store::file_type;
 use serde_json::{Value as Json, json};
 
 use crate::failure::{self, Failure};
+use crate::models::{Absent, locate};
 use crate::table::{Side, plain};
 use crate::terminal::printable;
 use crate::units;
@@ -23,7 +25,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// A .gguf file; of a split model any part
+    /// A .gguf file, of a split model any part, or a name: hob ls lists them
     model: PathBuf,
     /// Print a JSON object
     #[arg(long)]
@@ -35,44 +37,6 @@ const CONTEXT: usize = 8192;
 
 /// Items of an array that are shown; a vocabulary is long.
 const SHOWN: usize = 8;
-
-/// `general.file_type`: what most of the file was made as (llama.h, `llama_ftype`).
-const FILE_TYPES: [(u32, &str); 34] = [
-    (0, "F32"),
-    (1, "F16"),
-    (2, "Q4_0"),
-    (3, "Q4_1"),
-    (7, "Q8_0"),
-    (8, "Q5_0"),
-    (9, "Q5_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K_S"),
-    (12, "Q3_K_M"),
-    (13, "Q3_K_L"),
-    (14, "Q4_K_S"),
-    (15, "Q4_K_M"),
-    (16, "Q5_K_S"),
-    (17, "Q5_K_M"),
-    (18, "Q6_K"),
-    (19, "IQ2_XXS"),
-    (20, "IQ2_XS"),
-    (21, "Q2_K_S"),
-    (22, "IQ3_XS"),
-    (23, "IQ3_XXS"),
-    (24, "IQ1_S"),
-    (25, "IQ4_NL"),
-    (26, "IQ3_S"),
-    (27, "IQ3_M"),
-    (28, "IQ2_S"),
-    (29, "IQ2_M"),
-    (30, "IQ4_XS"),
-    (31, "IQ1_M"),
-    (32, "BF16"),
-    (36, "TQ1_0"),
-    (37, "TQ2_0"),
-    (38, "MXFP4_MOE"),
-    (39, "NVFP4"),
-];
 
 /// Amounts of a file, or of its tensors of one type.
 #[derive(Clone, Copy, Default)]
@@ -126,13 +90,6 @@ pub(crate) fn title(gguf: &Gguf) -> String {
     text(gguf, "general.name").filter(|name| !name.is_empty()).map_or_else(|| kind(gguf), |name| format!("{name} · {}", kind(gguf)))
 }
 
-/// What the file says it is, or else the type that takes most of its bytes.
-fn file_type(gguf: &Gguf) -> &'static str {
-    let said = gguf.metadata().u32("general.file_type").ok().flatten();
-    let named = said.and_then(|said| FILE_TYPES.iter().find(|(id, _)| *id == said)).map(|(_, name)| *name);
-    named.or_else(|| by_type(gguf).first().map(|(kind, _)| kind.name())).unwrap_or("empty")
-}
-
 /// What hob makes of a file.
 struct Card {
     text: String,
@@ -158,7 +115,7 @@ fn card(gguf: &Gguf) -> Result<Card, String> {
 
 /// Runs `hob inspect`.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
-    let gguf = Gguf::open(&args.model)?;
+    let gguf = Gguf::open(locate(&args.model, Absent::Refused)?)?;
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &object(&gguf)).map_err(std::io::Error::from)?;
         writeln!(out)?;

@@ -22,7 +22,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// A .gguf file; of a split model any part
+    /// A .gguf file, of a split model any part, or a name: hob ls lists them
     model: PathBuf,
     /// Token ids, taken as they are
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]

@@ -12,14 +12,20 @@ mod inspect;
 mod interrupt;
 mod line;
 mod logits;
+mod ls;
+mod models;
 mod npy;
 mod perplexity;
 mod plan;
+#[cfg(feature = "hub")]
+mod pull;
 mod quantize;
 mod reply;
 mod report;
+mod rm;
 mod run;
 mod sampling;
+mod show;
 mod table;
 mod template;
 mod terminal;
@@ -38,12 +44,15 @@ Examples:
   hob chat MODEL.gguf                           talk to a model
   hob run MODEL.gguf -p 'Name three rivers.'    one answer, to standard output
   hob plan                                      what fits this machine best
+  hob ls                                        the models that are here; their names do for MODEL
+  hob pull qwen3-4b                             brings one
   hob inspect MODEL.gguf                        what is in the file
   hob bench MODEL.gguf -p 512 -n 128            how fast it is here
 
 Environment:
   HOB_CACHE   folder for what can be made again
   HOB_LEVEL   instruction set: scalar, avx2, avxvnni, avx512, neon, neondot; results are the same
+  HOB_MODELS  folders of models, separated as those of PATH are
   NO_COLOR    no colours";
 
 /// Runs quantized GGUF models on this machine
@@ -60,6 +69,15 @@ enum Command {
     Chat(chat::Args),
     /// Answer one prompt
     Run(run::Args),
+    /// Bring a model from Hugging Face, or from any address
+    #[cfg(feature = "hub")]
+    Pull(pull::Args),
+    /// List the models that are here, whoever brought them
+    Ls(ls::Args),
+    /// Show what a model is and where it lies
+    Show(show::Args),
+    /// Delete a model
+    Rm(rm::Args),
     /// Show what a file holds: architecture, metadata, tensors, sizes
     Inspect(inspect::Args),
     /// List the families and types that hob runs
@@ -90,6 +108,11 @@ fn main() -> ExitCode {
     let done = match line.command {
         Command::Chat(args) => chat::run(args, &mut out),
         Command::Run(args) => run::run(args, &mut out),
+        #[cfg(feature = "hub")]
+        Command::Pull(args) => pull::run(args, &mut out),
+        Command::Ls(args) => ls::run(args, &mut out),
+        Command::Show(args) => show::run(args, &mut out),
+        Command::Rm(args) => rm::run(args),
         Command::Inspect(args) => inspect::run(args, &mut out),
         Command::Families(args) => families::run(args, &mut out),
         Command::Tokenize(args) => tokenize::run(args, &mut out),

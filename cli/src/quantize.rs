@@ -10,6 +10,7 @@ use hob::quantize::{Existing, FileType, QuantizeOptions, quantize};
 use crate::failure::Failure;
 use crate::flags::at_least_one;
 use crate::interrupt::Interrupts;
+use crate::models::{Absent, locate};
 use crate::terminal::{note_dim, progress};
 use crate::units;
 
@@ -50,7 +51,7 @@ fn file_type(name: &str) -> Result<FileType, String> {
 
 /// Runs `hob quantize`.
 pub(crate) fn run(args: Args, _: &mut dyn Write) -> Result<(), Failure> {
-    let gguf = Gguf::open(&args.from)?;
+    let gguf = Gguf::open(locate(&args.from, Absent::Refused)?)?;
     let mut options = QuantizeOptions::new(args.kind).existing(if args.force { Existing::Replace } else { Existing::Refuse });
     if let Some(threads) = args.threads {
         options = options.threads(threads);

@@ -6,7 +6,6 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use hob::gguf::Gguf;
 use hob::tokenizer::{Ends, Special, Token};
 use hob::{Model, Sampler, Stats};
 
@@ -29,7 +28,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// A .gguf file; of a split model any part
+    /// A .gguf file, of a split model any part, or a name: hob ls lists them
     model: PathBuf,
     #[command(flatten)]
     text: Text,
@@ -72,7 +71,7 @@ enum Prompt {
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     let interrupts = Interrupts::install();
     let text = if args.tokens.is_none() { Some(args.text.read()?) } else { None };
-    let gguf = Gguf::open(&args.model)?;
+    let gguf = args.machine.find(&args.model)?;
     let templated = gguf.metadata().get("tokenizer.chat_template").is_some();
     let prompt = match (&args.tokens, text) {
         (Some(tokens), _) => Prompt::Tokens(tokens.clone()),

@@ -9,6 +9,7 @@ use hob::{ChatTemplate, Error, Fault};
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::models::{Absent, locate};
 use crate::terminal::note_dim;
 
 const AFTER: &str = "\
@@ -34,7 +35,7 @@ pub(crate) struct Args {
 
 /// Runs `hob template`.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
-    let source = Source::open(&args.file)?;
+    let source = Source::open(&locate(&args.file, Absent::Refused)?)?;
     let Some(path) = &args.json else {
         let text = source.template.source();
         write!(out, "{text}{}", if text.ends_with('\n') { "" } else { "\n" })?;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
 use crate::flags::Text;
+use crate::models::{Absent, locate};
 use crate::table::{Side, plain};
 use crate::terminal::{Waiting, note_dim};
 
@@ -23,7 +24,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// A .gguf file; of a split model any part
+    /// A .gguf file, of a split model any part, or a name: hob ls lists them
     model: PathBuf,
     #[command(flatten)]
     text: Text,
@@ -45,7 +46,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     let text = if args.jsonl { None } else { Some(args.text.read()?) };
     let waiting = Waiting::on(format!("opening {}", args.model.display()));
-    let gguf = Gguf::open(&args.model)?;
+    let gguf = Gguf::open(locate(&args.model, Absent::Refused)?)?;
     let tokenizer = Tokenizer::from_gguf(gguf.metadata(), &TokenizerOptions::default())?;
     drop(waiting);
     let Some(text) = text else { return lines(&tokenizer, out) };

@@ -34,6 +34,7 @@
 //! * [`Sampling`] says how tokens are chosen, a [`Sampler`] does it. The same seed gives the same text on every machine, with any
 //!   number of threads: on the CPU, logits are the same to the last bit.
 //!   Stop strings and banned strings are the generation's: [`Generator::stop`], [`Generator::ban`], [`Chat::stop`], [`Chat::ban`].
+//! * [`store`] lists the models that are on this machine, whichever program brought them; `hub`, a cargo feature, brings others.
 //! * [`gguf`], [`tokenizer`], [`template`] and [`decoder`] stand on their own, for tools.
 //! * [`catalogue`] knows models by name, [`plan`] says from a header alone whether one fits a machine and how fast it will be.
 //!
@@ -69,6 +70,8 @@ mod fake;
 pub mod family;
 pub mod generate;
 pub mod gguf;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod machine;
 pub mod model;
 pub mod perplexity;
@@ -79,6 +82,7 @@ pub mod quantize;
 pub mod reply;
 pub mod sampler;
 mod stats;
+pub mod store;
 pub mod template;
 pub mod tokenizer;
 pub mod weights;

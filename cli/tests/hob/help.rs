@@ -2,8 +2,25 @@
 
 use super::hob;
 
-const COMMANDS: [&str; 13] =
-    ["chat", "run", "inspect", "families", "tokenize", "template", "logits", "quantize", "perplexity", "bench", "plan", "cache", "doctor"];
+const COMMANDS: [&str; 17] = [
+    "chat",
+    "run",
+    "pull",
+    "ls",
+    "show",
+    "rm",
+    "plan",
+    "inspect",
+    "families",
+    "tokenize",
+    "template",
+    "logits",
+    "quantize",
+    "perplexity",
+    "bench",
+    "cache",
+    "doctor",
+];
 
 #[test]
 fn every_command_helps_with_examples() {

@@ -4,6 +4,8 @@ mod errors;
 mod generation;
 mod help;
 mod listings;
+#[cfg(feature = "hub")]
+mod models;
 mod plans;
 
 use std::io::Write;
@@ -42,10 +44,40 @@ impl Done {
     }
 }
 
-/// hob, away from the reader's own history, caches, level and colours.
+/// What would lead to the reader's own models, or to the network by another way.
+const FOREIGN: [&str; 22] = [
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HOB_OFFLINE",
+    "HOB_MODELS",
+    "OLLAMA_MODELS",
+    "LLAMA_CACHE",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "LOCALAPPDATA",
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HF_TOKEN_PATH",
+    "HF_HUB_DISABLE_SYMLINKS",
+];
+
+/// hob, away from the reader's own history, level, colours and models.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hob"));
     command.args(args).env("XDG_STATE_HOME", scratch("state")).env("HOB_CACHE", scratch("cache")).env("NO_COLOR", "1").stdin(Stdio::null());
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    command.env("HOME", scratch("home"));
     command
 }
 
