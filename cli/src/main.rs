@@ -1,5 +1,6 @@
 //! hob on the command line: one file a command, one place for the flags they share.
 
+mod answer;
 mod bench;
 mod cache;
 mod chat;
@@ -8,6 +9,7 @@ mod failure;
 mod families;
 mod flags;
 mod folders;
+mod held;
 mod inspect;
 mod interrupt;
 mod line;

@@ -7,11 +7,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use hob::tokenizer::{Ends, Special, Token};
-use hob::{Model, Sampler, Stats};
+use hob::{EndReason, Grammar, Model, Sampler, Stats};
 
+use crate::answer::{Answer, note_logprobs};
 use crate::cache::{self, CacheFlags};
 use crate::failure::Failure;
 use crate::flags::{Machine, Purpose, Text, ThinkFlags};
+use crate::held::HeldFlags;
 use crate::interrupt::Interrupts;
 use crate::reply::{self, Ending};
 use crate::sampling::SamplingFlags;
@@ -22,6 +24,8 @@ Examples:
   hob run MODEL.gguf -p 'Name three rivers.'
   hob run MODEL.gguf -f letter.txt --system 'Translate into French.' > lettre.txt
   echo 'Once upon a time' | hob run MODEL.gguf --raw -n 100 --seed 1
+  hob run MODEL.gguf -p 'A recipe for soup' --json-schema recipe.json > soup.json
+  hob run MODEL.gguf -p 'Is soup food?' --regex '(yes|no)' --json --logprobs 2
   hob run MODEL.gguf --tokens 1,403,407 -n 24 --temp 0 --ignore-eos --ids";
 
 /// Flags of `hob run`.
@@ -50,6 +54,14 @@ pub(crate) struct Args {
     /// Print token ids, comma-separated, instead of text (with --raw or --tokens)
     #[arg(long)]
     ids: bool,
+    /// Print one JSON object when all is there: text, thinking, calls, end, stats
+    #[arg(long, conflicts_with = "ids")]
+    json: bool,
+    /// Tell how likely every token was, and the N likeliest in its place: in --json's object, else on standard error
+    #[arg(long, value_name = "N", conflicts_with = "ids")]
+    logprobs: Option<usize>,
+    #[command(flatten)]
+    held: HeldFlags,
     #[command(flatten)]
     thinking: ThinkFlags,
     #[command(flatten)]
@@ -82,19 +94,23 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     let purpose = if matches!(prompt, Prompt::Turn(_)) { Purpose::Chat } else { Purpose::Tokens };
     let model = args.machine.build_with(gguf, purpose, args.cache.folder())?;
     args.sampling.notice(model.sampling()).iter().for_each(|notice| note_dim(notice));
-    let (ending, stats, end) = match prompt {
-        Prompt::Turn(text) => turn(&args, &model, &text, &interrupts, out)?,
+    let held = args.held.grammar()?;
+    let Done { ending, stats, end, cut } = match prompt {
+        Prompt::Turn(text) => turn(&args, &model, &text, held, &interrupts, out)?,
         Prompt::Text(text) => {
             if !args.raw {
                 note_dim("the file has no chat template: the text is continued as it is");
             }
             let tokens = model.tokenizer().encode_with(&text, Special::Parse, Ends::AsModelWants)?;
-            continuation(&args, &model, &tokens, &interrupts, out)?
+            continuation(&args, &model, &tokens, held.as_ref(), &interrupts, out)?
         }
-        Prompt::Tokens(tokens) => continuation(&args, &model, &tokens, &interrupts, out)?,
+        Prompt::Tokens(tokens) => continuation(&args, &model, &tokens, held.as_ref(), &interrupts, out)?,
     };
     note_dim(&stats.to_string());
     if let Some(remark) = reply::remark(end) {
+        note(remark);
+    }
+    if let Some(remark) = cut {
         note(remark);
     }
     model.flush_prefixes();
@@ -121,10 +137,49 @@ fn refuse_misuse(args: &Args, prompt: &Prompt) -> Result<(), Failure> {
     }
 }
 
-type Done = (Ending, Stats, Option<hob::EndReason>);
+/// How it went.
+struct Done {
+    ending: Ending,
+    stats: Stats,
+    end: Option<EndReason>,
+    /// What is to be said of an answer that a limit cut.
+    cut: Option<&'static str>,
+}
+
+impl Done {
+    fn new(ending: Ending, stats: Stats, end: Option<EndReason>, held: Held, whole: bool) -> Done {
+        let limit = matches!(end, Some(EndReason::MaxTokens | EndReason::ContextFull));
+        let cut = match (held, whole) {
+            (Held::ToGrammar, true) if limit => Some("cut at the limit, and closed so that it is valid: the end is not the model's"),
+            (Held::ToGrammar, false) if limit => Some("cut at the limit, where it could not be closed: it is NOT valid"),
+            (Held::ToGrammar | Held::ToNothing, _) => None,
+        };
+        Done { ending, stats, end, cut }
+    }
+}
+
+/// Whether an answer is held to something.
+#[derive(Clone, Copy)]
+enum Held {
+    ToGrammar,
+    ToNothing,
+}
+
+impl From<Option<&Grammar>> for Held {
+    fn from(grammar: Option<&Grammar>) -> Held {
+        if grammar.is_some() { Held::ToGrammar } else { Held::ToNothing }
+    }
+}
 
 /// The prompt as the first message of a chat.
-fn turn(args: &Args, model: &Model, text: &str, interrupts: &Interrupts, out: &mut dyn Write) -> Result<Done, Failure> {
+fn turn(
+    args: &Args,
+    model: &Model,
+    text: &str,
+    held: Option<Grammar>,
+    interrupts: &Interrupts,
+    out: &mut dyn Write,
+) -> Result<Done, Failure> {
     let mut chat = model.chat().sampling(args.sampling.sampling());
     chat = args.sampling.stop.iter().fold(chat, |chat, text| chat.stop(text));
     chat = args.sampling.ban.iter().fold(chat, |chat, text| chat.ban(text));
@@ -134,16 +189,34 @@ fn turn(args: &Args, model: &Model, text: &str, interrupts: &Interrupts, out: &m
     if let Some(n) = args.predict {
         chat = chat.max_tokens(n);
     }
+    let kind = Held::from(held.as_ref());
+    chat.set_grammar(held);
+    if let Some(top) = args.logprobs {
+        chat = chat.logprobs(top);
+    }
     let mut chat = args.thinking.apply(chat);
     let canceller = chat.canceller();
     let guard = interrupts.guard(move || canceller.cancel());
     let mut reply = chat.say(text)?;
-    let ending = reply::show_reply(&mut reply, args.thinking.view(), &guard, out)?;
-    Ok((ending, reply.stats(), reply.end()))
+    let ending = if args.json {
+        Answer::of(&mut reply)?.write(model, args.sampling.seed, out)?
+    } else {
+        let ending = reply::show_reply(&mut reply, args.thinking.view(), &guard, out)?;
+        note_logprobs(reply.logprobs(), model.tokenizer());
+        ending
+    };
+    Ok(Done::new(ending, reply.stats(), reply.end(), kind, reply.is_whole()))
 }
 
 /// The tokens, and what comes after them.
-fn continuation(args: &Args, model: &Model, tokens: &[Token], interrupts: &Interrupts, out: &mut dyn Write) -> Result<Done, Failure> {
+fn continuation(
+    args: &Args,
+    model: &Model,
+    tokens: &[Token],
+    held: Option<&Grammar>,
+    interrupts: &Interrupts,
+    out: &mut dyn Write,
+) -> Result<Done, Failure> {
     let mut session = model.session()?;
     let canceller = session.canceller();
     let guard = interrupts.guard(move || canceller.cancel());
@@ -160,15 +233,39 @@ fn continuation(args: &Args, model: &Model, tokens: &[Token], interrupts: &Inter
     }
     generator = args.sampling.stop.iter().fold(generator, |generator, text| generator.stop(text));
     generator = args.sampling.ban.iter().fold(generator, |generator, text| generator.ban(text));
+    let kind = Held::from(held);
+    if let Some(grammar) = held {
+        generator = generator.grammar(grammar)?;
+    }
+    if let Some(top) = args.logprobs {
+        generator = generator.logprobs(top);
+    }
     if args.ids {
         let mut first = true;
         let mut pieces =
             generator.by_ref().map(|token| token.map(|id| if std::mem::take(&mut first) { id.to_string() } else { format!(",{id}") }));
         let ending = reply::show(&mut pieces, &guard, out)?;
-        Ok((ending, generator.stats(), generator.end()))
-    } else {
-        let mut pieces = generator.text();
-        let ending = reply::show(&mut pieces, &guard, out)?;
-        Ok((ending, pieces.stats(), pieces.end()))
+        return Ok(Done::new(ending, generator.stats(), generator.end(), kind, generator.is_whole()));
     }
+    let mut pieces = generator.text();
+    let (stats, end, whole, ending, answer) = if args.json {
+        let waiting = Waiting::on("answering".into());
+        let text = pieces.by_ref().collect::<hob::Result<String>>()?;
+        drop(waiting);
+        let mut answer = Answer::of_text(text, pieces.end(), pieces.is_whole(), pieces.stats());
+        answer.logprobs = pieces.logprobs().to_vec();
+        (pieces.stats(), pieces.end(), pieces.is_whole(), Ending::Complete, Some(answer))
+    } else {
+        let ending = reply::show(&mut pieces, &guard, out)?;
+        note_logprobs(pieces.logprobs(), model.tokenizer());
+        (pieces.stats(), pieces.end(), pieces.is_whole(), ending, None)
+    };
+    let ending = match answer {
+        Some(mut answer) => {
+            answer.tokens = Some(session.tokens()[tokens.len()..].to_vec());
+            answer.write(model, args.sampling.seed, out)?
+        }
+        None => ending,
+    };
+    Ok(Done::new(ending, stats, end, kind, whole))
 }

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Fault, Result};
 use crate::generate::{Canceller, Course, EndReason, Session, Stats};
+use crate::grammar::Grammar;
 use crate::model::Model;
 use crate::reply::{Event, Format, Offered, Stream};
 use crate::sampler::{Logprobs, Sampler, Sampling};
@@ -16,6 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tools::Tool;
 
+mod ask;
 mod places;
 mod tools;
 
@@ -40,6 +42,7 @@ pub struct Chat {
     max_tokens: usize,
     stops: Vec<String>,
     bans: Vec<String>,
+    grammar: Option<Grammar>,
     /// How many of the likeliest tokens are asked for.
     top: Option<usize>,
     messages: Vec<Message>,
@@ -65,6 +68,7 @@ impl Chat {
             max_tokens: usize::MAX,
             stops: Vec::new(),
             bans: Vec::new(),
+            grammar: None,
             top: None,
             messages: Vec::new(),
             variables: Map::new(),
@@ -204,7 +208,7 @@ impl Chat {
             Ok((unread, stream)) => {
                 self.canceller.clear();
                 Ok(Reply {
-                    course,
+                    course: course.opens(stream.opening()),
                     chat: self,
                     unread,
                     stream,
@@ -227,7 +231,7 @@ impl Chat {
     /// The course of a reply.
     fn course(&mut self) -> Result<Course> {
         let text = self.detokenizer();
-        let course = Course::new(self.max_tokens).of_text(text, &self.stops, &self.bans, self.top);
+        let course = Course::new(self.max_tokens).of_text(text, &self.stops, &self.bans, self.top).guided(self.guide()?);
         course.check()?;
         Ok(course)
     }
@@ -334,6 +338,11 @@ impl Reply<'_> {
     /// Why it ended; `None` while it has not, or where it ended with an error.
     pub fn end(&self) -> Option<EndReason> {
         self.course.end()
+    }
+
+    /// Whether the answer is whole: as its [`grammar`](Chat::grammar) wants it, or without one, not cut by a limit.
+    pub fn is_whole(&self) -> bool {
+        self.course.is_whole()
     }
 
     /// The log-probabilities of the tokens so far, where [`Chat::logprobs`] asked for them.
@@ -486,6 +495,7 @@ impl Reply<'_> {
         self.rounds += 1;
         match self.chat.begin().and_then(|begun| Ok((begun, self.chat.course()?))) {
             Ok(((unread, stream), course)) => {
+                let course = course.opens(stream.opening());
                 (self.unread, self.stream, self.course, self.stage) = (unread, stream, course, Stage::Prompt);
             }
             Err(error) => self.fail(error),

@@ -363,16 +363,15 @@ impl Session {
 
     /// Takes a generation one token further, or to its end.
     fn turn(&mut self, sampler: &mut Sampler, course: &mut Course) -> Result<()> {
-        if course.left == 0 {
-            course.finish(EndReason::MaxTokens);
-            return Ok(());
-        }
-        if self.tokens.len() >= self.capacity() {
-            course.finish(EndReason::ContextFull);
+        if let Some(end) = course.ends_before(self.capacity() - self.tokens.len()) {
+            course.finish(end);
             return Ok(());
         }
         let start = Instant::now();
-        let done = course.check().and_then(|()| self.next_token(sampler, course)).and_then(|token| self.add(token, sampler, course));
+        let done = course.check().and_then(|()| self.choose(sampler, course)).and_then(|token| match token {
+            Some(token) => self.add(token, sampler, course),
+            None => Ok(()),
+        });
         self.stats.generate_time += start.elapsed();
         match done {
             Err(Error::Cancelled) => {
@@ -390,12 +389,13 @@ impl Session {
 
     /// Makes a token that was sampled part of the session, unless it ends the generation, now or together with those before.
     fn add(&mut self, token: Token, sampler: &mut Sampler, course: &mut Course) -> Result<()> {
-        if course.ends == Ends::Stop && self.model.tokenizer().is_end(token) {
+        if (course.ends == Ends::Stop || course.guide.is_some()) && self.model.tokenizer().is_end(token) {
             course.finish(EndReason::EndOfTurn);
             return Ok(());
         }
         let logprobs = course.top.map(|top| logprobs(&self.logits, token, top)).transpose()?;
         let learnt = sampler.learnt();
+        course.guide.as_mut().map_or(Ok(()), |guide| guide.accept(token))?;
         sampler.accept(token);
         self.tokens.push(token);
         self.stats.generated_tokens += 1;
@@ -405,6 +405,8 @@ impl Session {
             Verdict::Stop(cut) => self.truncate(self.tokens.len() - cut),
             Verdict::Banned(back, token, learnt) => {
                 let position = self.tokens.len() - back;
+                course.guide.as_mut().map_or(Ok(()), |guide| guide.take_back(back))?;
+                course.closing.clear();
                 self.truncate(position)?;
                 sampler.forget();
                 self.tokens.iter().for_each(|token| sampler.accept(*token));
@@ -417,7 +419,57 @@ impl Session {
         }
     }
 
-    fn next_token(&mut self, sampler: &mut Sampler, course: &Course) -> Result<Token> {
+    /// The next token: the model's, or one that ends the text as its grammar wants it while there is room for that; `None` where it
+    /// has ended so.
+    fn choose(&mut self, sampler: &mut Sampler, course: &mut Course) -> Result<Option<Token>> {
+        if course.closing.is_empty() {
+            let token = self.next_token(sampler, course)?;
+            let left = self.capacity() - self.tokens.len();
+            let Some(guide) = &mut course.guide else { return Ok(Some(token)) };
+            let Some(closing) = guide.closes(token, course.left.min(left))? else { return Ok(Some(token)) };
+            course.limit = Some(if course.left > left { EndReason::ContextFull } else { EndReason::MaxTokens });
+            course.closing = closing.into();
+        } else if course.top.is_some() {
+            self.compute()?;
+        }
+        Ok(course.closing.pop_front())
+    }
+
+    /// The token that the sampler chooses.
+    fn next_token(&mut self, sampler: &mut Sampler, course: &mut Course) -> Result<Token> {
+        let at = self.tokens.len();
+        let only = match &mut course.guide {
+            Some(guide) if at > 0 && course.top.is_none() && !sampler.has_custom() => guide.only()?,
+            Some(_) | None => None,
+        };
+        self.scratch.clear();
+        match only.filter(|only| !course.watch.forbidden(at).any(|token| token == *only)) {
+            // Whatever the logits are: the model computes this token together with the next ones.
+            Some(only) if !self.stop.is_cancelled() => {
+                self.scratch.resize(self.model.config().vocab, f32::NEG_INFINITY);
+                self.scratch[only as usize] = 0.0;
+            }
+            Some(_) | None => {
+                self.compute()?;
+                self.scratch.extend_from_slice(&self.logits);
+            }
+        }
+        let mut forbids = false;
+        for token in course.watch.forbidden(at) {
+            self.scratch[token as usize] = f32::NEG_INFINITY;
+            forbids = true;
+        }
+        let Some(guide) = &mut course.guide else { return sampler.sample(&mut self.scratch) };
+        guide.mask(&mut self.scratch)?;
+        if forbids && self.scratch.iter().all(|logit| *logit == f32::NEG_INFINITY) {
+            let fault = Fault::at("banned string").found("the grammar leaves nothing else to say here");
+            return Err(Error::Input(fault.help("allow the string, or a grammar that has another way")));
+        }
+        sampler.sample(&mut self.scratch)
+    }
+
+    /// Computes what the cache lacks, so that the logits after the last token are there.
+    fn compute(&mut self) -> Result<()> {
         if self.stop.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -434,12 +486,7 @@ impl Session {
             self.step(self.micro_batch(), Logits::Skip)?;
             self.stats.steps += 1;
         }
-        self.scratch.clear();
-        self.scratch.extend_from_slice(&self.logits);
-        for token in course.watch.forbidden(self.tokens.len()) {
-            self.scratch[token as usize] = f32::NEG_INFINITY;
-        }
-        sampler.sample(&mut self.scratch)
+        Ok(())
     }
 }
 

@@ -34,6 +34,8 @@
 //! * [`Sampling`] says how tokens are chosen, a [`Sampler`] does it. The same seed gives the same text on every machine, with any
 //!   number of threads: on the CPU, logits are the same to the last bit.
 //!   Stop strings and banned strings are the generation's: [`Generator::stop`], [`Generator::ban`], [`Chat::stop`], [`Chat::ban`].
+//! * A [`Grammar`] says what a text must be: JSON that a schema describes, a regular expression, a grammar. [`Chat::ask`] answers with a
+//!   value of any type that can be deserialized, [`Chat::grammar`] and [`Generator::grammar`] hold text to it.
 //! * [`store`] lists the models that are on this machine, whichever program brought them; `hub`, a cargo feature, brings others.
 //! * [`gguf`], [`tokenizer`], [`template`] and [`decoder`] stand on their own, for tools.
 //! * [`catalogue`] knows models by name, [`plan`] says from a header alone whether one fits a machine and how fast it will be.
@@ -70,6 +72,7 @@ mod fake;
 pub mod family;
 pub mod generate;
 pub mod gguf;
+pub mod grammar;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod machine;
@@ -91,10 +94,14 @@ pub use chat::{Chat, Reply};
 pub use device::Device;
 pub use error::{Error, Fault, Result, Trouble};
 pub use generate::{Canceller, EndReason, Generator, Mark, Pieces, Session, Stats};
+pub use grammar::Grammar;
 pub use hob_kernels::{Format, Level};
 pub use model::{Model, ModelOptions, default_threads};
 pub use reply::Event;
 pub use sampler::{Logprobs, Mirostat, Sampler, Sampling, Step};
+/// What [`Chat::ask`] needs of a type: `#[derive(hob::schemars::JsonSchema)]`.
+#[cfg(feature = "grammar")]
+pub use schemars;
 pub use template::{ChatTemplate, Effort, Message, Role, Thinking, ToolCall};
 pub use tokenizer::Token;
 

@@ -8,6 +8,7 @@ use crate::device::{self, Device, Placed};
 use crate::error::{Error, Fault, Result};
 use crate::generate::{Canceller, Session};
 use crate::gguf::{Gguf, Metadata};
+use crate::grammar::{Grammar, Guide, Shelf};
 use crate::prefix::{self, Identified, Prefixes};
 use crate::prompt::{self, Controls};
 use crate::sampler::Sampling;
@@ -46,6 +47,7 @@ struct Inner {
     micro_batch: usize,
     threads: usize,
     controls: OnceLock<Controls>,
+    grammars: Shelf,
     prefixes: Option<Prefixes>,
 }
 
@@ -179,10 +181,23 @@ impl ModelOptions {
         let cache = CacheOptions { capacity: context, k, v, batch: micro_batch };
         let sampling = Sampling::from_gguf(metadata)?;
         let threads = self.threads_to_use()?;
-        let controls = OnceLock::new();
+        let (controls, grammars) = (OnceLock::new(), Shelf::default());
         let prefixes = Prefixes::new(&gguf, self.prefix_cache, self.prefix_folder.clone());
-        let inner = Inner { gguf, run, device, tokenizer, template, sampling, notices, cache, micro_batch, threads, controls, prefixes };
-        Ok(Model(Arc::new(inner)))
+        Ok(Model(Arc::new(Inner {
+            gguf,
+            run,
+            device,
+            tokenizer,
+            template,
+            sampling,
+            notices,
+            cache,
+            micro_batch,
+            threads,
+            controls,
+            prefixes,
+            grammars,
+        })))
     }
 
     fn kv_types(&self) -> [KvType; 2] {
@@ -357,6 +372,11 @@ impl Model {
     /// A new conversation. Its cache is allocated with the first message.
     pub fn chat(&self) -> Chat {
         Chat::new(self)
+    }
+
+    /// What holds a text to a grammar, which is compiled once.
+    pub(crate) fn guide(&self, grammar: &Grammar) -> Result<Guide> {
+        Ok(Guide::new(self.0.grammars.get(grammar, self.tokenizer())?, self.tokenizer()))
     }
 
     /// The tokens of a conversation as the model's template writes it, ending with the opening of the model's turn. What the

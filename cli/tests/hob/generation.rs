@@ -145,3 +145,35 @@ fn ctrl_c_prints_what_is_there_and_exits_130() {
     assert!(rest.ends_with('\n'), "{rest}");
     assert!(String::from_utf8_lossy(&done.stderr).contains(" tok at "));
 }
+
+#[test]
+fn an_answer_is_held_to_a_schema_a_grammar_or_a_regex() {
+    let file = |name: &str, text: &str| {
+        let path = scratch(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_string_lossy().into_owned()
+    };
+    let schema = file(
+        "schema.json",
+        r#"{"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": false}"#,
+    );
+    let gbnf = file("list.gbnf", "root ::= (\"- \" [a-z]{2,4} \"\\n\"){2}");
+    let run = |more: &[&str]| hob(&[&["run", TINY, "-p", "Hello", "--seed", "3"][..], more].concat());
+    let value = run(&["--json-schema", &schema]).json();
+    assert!([1, 2].contains(&count(&value, "n")));
+    let list = run(&["--grammar", &gbnf, "--raw"]).fine();
+    assert!(list.lines().count() == 2 && list.lines().all(|line| line.starts_with("- ")), "{list}");
+    let object = run(&["--regex", "(yes|no)", "--json", "--logprobs", "2"]).json();
+    assert!(["yes", "no"].contains(&object["text"].as_str().expect("text")), "{object}");
+    assert_eq!((object["end"].as_str(), object["whole"].as_bool()), (Some("end_of_turn"), Some(true)));
+    let probabilities = object["logprobs"].as_array().expect("a list");
+    assert!(!probabilities.is_empty() && probabilities.iter().all(|one| one["top"].as_array().map(Vec::len) == Some(2)), "{object}");
+    let raw = run(&["--raw", "--json", "-n", "4", "--ignore-eos"]).json();
+    assert_eq!((raw["tokens"].as_array().map(Vec::len), raw["end"].as_str()), (Some(4), Some("max_tokens")));
+    // What cannot be honoured is told with its place; what was cut is said.
+    let bad = file("bad.json", r#"{"properties": {"a": {"not": {}}}}"#);
+    let done = run(&["--json-schema", &bad]);
+    assert!(done.code == Some(1) && done.err.contains("#/properties/a/not"), "{}", done.err);
+    let done = run(&["--regex", "[a-z]{100}", "-n", "9"]);
+    assert!(done.err.contains("NOT valid"), "{}", done.err);
+}

@@ -3,6 +3,7 @@
 use super::EndReason;
 use super::watch::{Verdict, Watch};
 use crate::error::Result;
+use crate::grammar::{Guide, Opening};
 use crate::sampler::{Learnt, Logprobs};
 use crate::tokenizer::{Detokenizer, Token, Tokenizer};
 use std::collections::VecDeque;
@@ -30,6 +31,14 @@ pub(crate) struct Course {
     /// How many of the likeliest tokens are asked for.
     pub(super) top: Option<usize>,
     pub(super) watch: Watch,
+    /// What the text must be.
+    pub(super) guide: Option<Guide>,
+    /// Tokens that end the text as its grammar wants it, where the room for more has gone.
+    pub(super) closing: VecDeque<Token>,
+    /// Then, which room it is that has gone.
+    pub(super) limit: Option<EndReason>,
+    /// Whether the text is whole, once it has ended.
+    pub(super) whole: bool,
     /// Makes the text, where it is asked for.
     text: Option<Detokenizer>,
     bytes: Vec<u8>,
@@ -50,6 +59,10 @@ impl Course {
             over: false,
             top: None,
             watch: Watch::default(),
+            guide: None,
+            closing: VecDeque::new(),
+            limit: None,
+            whole: false,
             text: None,
             bytes: Vec::new(),
             piece: String::new(),
@@ -65,6 +78,23 @@ impl Course {
         stops.iter().for_each(|text| self.watch.stop(text.clone()));
         bans.iter().for_each(|text| self.watch.ban(text.clone()));
         self
+    }
+
+    /// A course whose text is held to a grammar.
+    pub(crate) fn guided(mut self, guide: Option<Guide>) -> Course {
+        self.guide = guide;
+        self
+    }
+
+    /// How the reply begins is known.
+    pub(crate) fn opens(mut self, opening: Opening) -> Course {
+        self.guide.iter_mut().for_each(|guide| guide.opens(opening));
+        self
+    }
+
+    /// Whether the text is whole: as its grammar wants it, or else not cut.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Makes text from here on.
@@ -85,6 +115,17 @@ impl Course {
     /// The log-probabilities of what was handed out as text.
     pub(crate) fn logprobs(&self) -> &[Logprobs] {
         &self.logprobs
+    }
+
+    /// How it ends before another token, there being room for `room` of them in the context.
+    pub(super) fn ends_before(&self, room: usize) -> Option<EndReason> {
+        match self.limit {
+            Some(limit) if self.closing.is_empty() => Some(limit),
+            _ if self.guide.as_ref().is_some_and(Guide::is_done) => Some(self.limit.unwrap_or(EndReason::EndOfTurn)),
+            _ if self.left == 0 => Some(EndReason::MaxTokens),
+            _ if room == 0 => Some(EndReason::ContextFull),
+            _ => None,
+        }
     }
 
     /// Whether nothing more comes.
@@ -127,6 +168,11 @@ impl Course {
     /// The end: what was held back is let go.
     pub(crate) fn finish(&mut self, end: EndReason) {
         self.end = Some(end);
+        self.whole = match (end, &mut self.guide) {
+            (EndReason::EndOfTurn, _) | (EndReason::StopString, None) => true,
+            (EndReason::MaxTokens | EndReason::ContextFull, Some(guide)) => guide.is_whole(),
+            (EndReason::MaxTokens | EndReason::ContextFull | EndReason::Cancelled, _) | (EndReason::StopString, Some(_)) => false,
+        };
         self.flush();
     }
 

@@ -4,6 +4,7 @@ use super::course::{Course, Ends};
 use super::{EndReason, Session, Stats};
 use crate::batch::Canceller;
 use crate::error::Result;
+use crate::grammar::Grammar;
 use crate::sampler::{Logprobs, Sampler};
 use crate::tokenizer::Token;
 
@@ -42,6 +43,17 @@ impl<'a> Generator<'a> {
         self
     }
 
+    /// Holds the text to a grammar from its first token on. End-of-generation tokens come only where the grammar is complete, and end it.
+    /// Stop strings end the text wherever they come.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for what cannot be honoured, with its place; [`Error::Input`](crate::Error::Input)
+    /// for what is no grammar.
+    pub fn grammar(mut self, grammar: &Grammar) -> Result<Self> {
+        self.course.guide = Some(self.session.model.guide(grammar)?);
+        Ok(self)
+    }
+
     /// Asks for the log-probability of every token, and of the `top` likeliest in its place.
     pub fn logprobs(mut self, top: usize) -> Self {
         self.course.top = Some(top);
@@ -62,6 +74,11 @@ impl<'a> Generator<'a> {
     /// Why it ended; `None` while it has not, or where it ended with an error.
     pub fn end(&self) -> Option<EndReason> {
         self.course.end()
+    }
+
+    /// Whether what was said is whole: as its [`grammar`](Generator::grammar) wants it, or without one, not cut by a limit.
+    pub fn is_whole(&self) -> bool {
+        self.course.is_whole()
     }
 
     /// What stops it from another thread.
@@ -90,6 +107,11 @@ impl Pieces<'_> {
     /// Why it ended; `None` while it has not, or where it ended with an error.
     pub fn end(&self) -> Option<EndReason> {
         self.0.end()
+    }
+
+    /// Whether the text is whole: as its grammar wants it, or without one, not cut by a limit.
+    pub fn is_whole(&self) -> bool {
+        self.0.is_whole()
     }
 
     /// What has been computed so far.

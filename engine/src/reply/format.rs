@@ -135,12 +135,14 @@ const SPANS: [(&str, Span); 7] = [
 ];
 
 /// Harmony's control tokens.
-pub(super) const START: &str = "<|start|>";
-pub(super) const CHANNEL: &str = "<|channel|>";
-pub(super) const MESSAGE: &str = "<|message|>";
-pub(super) const CONSTRAIN: &str = "<|constrain|>";
+pub(crate) const START: &str = "<|start|>";
+pub(crate) const CHANNEL: &str = "<|channel|>";
+pub(crate) const MESSAGE: &str = "<|message|>";
+/// What opens an answer there.
+pub(crate) const FINAL: &str = "<|channel|>final<|message|>";
+pub(crate) const CONSTRAIN: &str = "<|constrain|>";
 /// What a message of harmony ends with.
-pub(super) const ENDS: [&str; 5] = ["<|end|>", "<|call|>", "<|return|>", START, CHANNEL];
+pub(crate) const ENDS: [&str; 5] = ["<|end|>", "<|call|>", "<|return|>", START, CHANNEL];
 
 impl Format {
     /// The format of a template.

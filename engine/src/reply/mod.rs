@@ -10,12 +10,12 @@
 //! like a call and cannot be read is an event with its raw text: nothing that was said is lost.
 
 mod body;
-mod format;
+pub(crate) mod format;
 mod notation;
 mod stream;
 
-pub(crate) use format::Format;
-pub(crate) use stream::{Offered, Stream};
+pub(crate) use format::{Format, Shape};
+pub(crate) use stream::{Message, Offered, Stream, message};
 
 use crate::generate::EndReason;
 use crate::template::ToolCall;

@@ -11,6 +11,7 @@
 use super::body;
 use super::format::{self, Body, Calls, Close, Format, Shape};
 use super::{Event, format::Span};
+use crate::grammar::Opening;
 use crate::template::ToolCall;
 use serde_json::Value as Json;
 use std::collections::VecDeque;
@@ -96,6 +97,15 @@ impl Stream {
             Shape::Plain => (State::Start, Lead::Keep),
         };
         Stream { format, tools: tools.to_vec(), offered, state, buffer: String::new(), blank: String::new(), lead, out: VecDeque::new() }
+    }
+
+    /// How the reply begins.
+    pub(crate) fn opening(&self) -> Opening {
+        match self.state {
+            State::Thinking => Opening::Thinking,
+            State::Header => Opening::Header,
+            State::Start | State::Answer | State::Call { .. } | State::Message { .. } => Opening::Answer,
+        }
     }
 
     /// Takes a piece of the reply.
@@ -376,6 +386,23 @@ impl Stream {
                 false
             }
         }
+    }
+}
+
+/// What a message of harmony is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    Thinking,
+    Answer,
+    Call,
+}
+
+/// What message a header of harmony announces.
+pub(crate) fn message(header: &str) -> Message {
+    match kind(header) {
+        Kind::Thinking => Message::Thinking,
+        Kind::Answer => Message::Answer,
+        Kind::Call(_) => Message::Call,
     }
 }
 

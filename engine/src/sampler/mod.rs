@@ -238,6 +238,11 @@ impl Sampler {
         self.pending = None;
     }
 
+    /// Whether there are steps of one's own, which may look at any logit.
+    pub(crate) fn has_custom(&self) -> bool {
+        !self.custom.is_empty()
+    }
+
     /// What was learnt from the tokens accepted so far.
     pub(crate) fn learnt(&self) -> Learnt {
         self.learnt
