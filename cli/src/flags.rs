@@ -8,7 +8,7 @@ use hob::cache::KvType;
 use hob::gguf::Gguf;
 use hob::plan::Ask;
 use hob::prefix::Folder;
-use hob::{Chat, Device, Model, Thinking};
+use hob::{Chat, Device, Model, Speculation, Thinking};
 
 use crate::failure::Failure;
 use crate::models::{self, Absent};
@@ -70,6 +70,12 @@ pub(crate) struct Machine {
     /// Context in tokens: prompt and reply together [default: the model's own, at most 8192]
     #[arg(short = 'c', long, visible_alias = "ctx-size", value_name = "N", value_parser = at_least_one)]
     pub(crate) context: Option<usize>,
+    /// Draft tokens from what the text says elsewhere, and compute them together where that pays; the text is the same
+    #[arg(long)]
+    pub(crate) lookup: bool,
+    /// Draft tokens with a smaller model of the same vocabulary, where that pays; the text is the same
+    #[arg(long, value_name = "FILE", conflicts_with = "lookup")]
+    pub(crate) draft: Option<PathBuf>,
     /// Tokens computed together while a prompt is read (-ub); it changes the speed, never the result
     #[arg(long, visible_alias = "ubatch-size", value_name = "N", value_parser = at_least_one)]
     pub(crate) micro_batch: Option<usize>,
@@ -160,6 +166,15 @@ impl Machine {
         }
         if let Some(tokens) = self.micro_batch {
             options = options.micro_batch(tokens);
+        }
+        if self.lookup {
+            options = options.speculation(Speculation::Lookup);
+        }
+        if let Some(draft) = &self.draft {
+            let smaller = Model::options().device(self.device).chat_template("chatml");
+            let smaller = self.threads.map_or(smaller.clone(), |threads| smaller.threads(threads));
+            let smaller = self.context.map_or(smaller.clone(), |tokens| smaller.context(tokens));
+            options = options.speculation(Speculation::Draft(smaller.open(draft)?));
         }
         options = match purpose {
             Purpose::Chat => options,

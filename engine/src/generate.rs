@@ -23,6 +23,8 @@ pub use iterate::{Generator, Pieces};
 use keep::Known;
 pub use marks::Mark;
 use marks::Marks;
+pub use speculate::Speculation;
+use speculate::Speculator;
 use std::fmt;
 use std::time::Instant;
 use watch::Verdict;
@@ -31,6 +33,7 @@ mod course;
 mod iterate;
 mod keep;
 mod marks;
+mod speculate;
 mod watch;
 
 /// Logits held at once while every position's are asked for, in bytes.
@@ -92,12 +95,14 @@ pub struct Session {
     scratch: Vec<f32>,
     stop: Canceller,
     stats: Stats,
+    speculator: Speculator,
 }
 
 impl Session {
     pub(crate) fn new(model: &Model, stop: Canceller) -> Result<Session> {
         let cache = model.run().cache(model.cache_options())?;
         let stats = Stats { weight_bytes: model.run().weights_read().bytes, ..Stats::default() };
+        let speculator = Speculator::new(model.speculation())?;
         Ok(Session {
             model: model.clone(),
             cache,
@@ -108,6 +113,7 @@ impl Session {
             scratch: Vec::new(),
             stop,
             stats,
+            speculator,
         })
     }
 
@@ -157,6 +163,7 @@ impl Session {
 
     /// Appends `tokens`, computes by way of `compute`, and takes back what was appended and not computed where that fails.
     fn append(&mut self, tokens: &[Token], compute: impl FnOnce(&mut Session) -> Result<()>) -> Result<()> {
+        self.settle()?;
         let (before, room) = (self.tokens.len(), self.capacity() - self.tokens.len());
         if tokens.len() > room {
             let expected = format!("at most {room} tokens in what is left of a context of {}", self.capacity());
@@ -219,7 +226,11 @@ impl Session {
 
     /// The logits after the last token; empty where they have not been computed.
     pub fn logits(&self) -> &[f32] {
-        if self.cache.len() == self.tokens.len() { &self.logits } else { &[] }
+        match self.row_ahead() {
+            Some(row) => row,
+            None if self.cache.len() == self.tokens.len() => &self.logits,
+            None => &[],
+        }
     }
 
     /// The tokens so far.
@@ -253,6 +264,7 @@ impl Session {
     /// # Errors
     /// [`Error::Memory`] where there is no room to go back.
     pub fn truncate(&mut self, len: usize) -> Result<()> {
+        self.settle()?;
         if len >= self.tokens.len() {
             return Ok(());
         }
@@ -278,16 +290,22 @@ impl Session {
     /// # Errors
     /// [`Error::Memory`] where there is no room for a second cache.
     pub fn fork(&self) -> Result<Session> {
+        let mut cache = self.cache.fork()?;
+        // What was computed on trial stays behind.
+        if cache.len() > self.tokens.len() && cache.truncate(self.tokens.len()).is_err() {
+            cache.truncate(0)?;
+        }
         Ok(Session {
             model: self.model.clone(),
-            cache: self.cache.fork()?,
+            cache,
             marks: Marks::default(),
             known: self.known.forked(),
             tokens: self.tokens.clone(),
-            logits: self.logits.clone(),
+            logits: self.logits().to_vec(),
             scratch: Vec::new(),
             stop: Canceller::default(),
             stats: self.stats,
+            speculator: Speculator::new(self.model.speculation())?,
         })
     }
 
@@ -313,7 +331,7 @@ impl Session {
 
     /// How many of the tokens need not be computed again; the others are computed when logits are next needed.
     pub fn computed(&self) -> usize {
-        self.cache.len()
+        self.cache.len().min(self.tokens.len())
     }
 
     pub(crate) fn count_reused(&mut self, tokens: usize) {
@@ -365,7 +383,7 @@ impl Session {
     fn turn(&mut self, sampler: &mut Sampler, course: &mut Course) -> Result<()> {
         if let Some(end) = course.ends_before(self.capacity() - self.tokens.len()) {
             course.finish(end);
-            return Ok(());
+            return self.settle();
         }
         let start = Instant::now();
         let done = course.check().and_then(|()| self.choose(sampler, course)).and_then(|token| match token {
@@ -398,6 +416,7 @@ impl Session {
         course.guide.as_mut().map_or(Ok(()), |guide| guide.accept(token))?;
         sampler.accept(token);
         self.tokens.push(token);
+        self.followed(token)?;
         self.stats.generated_tokens += 1;
         course.left -= 1;
         match course.hear(self.model.tokenizer(), Said { token, logprobs }, learnt, self.tokens.len()) {
@@ -430,7 +449,7 @@ impl Session {
             course.limit = Some(if course.left > left { EndReason::ContextFull } else { EndReason::MaxTokens });
             course.closing = closing.into();
         } else if course.top.is_some() {
-            self.compute()?;
+            self.compute(0)?;
         }
         Ok(course.closing.pop_front())
     }
@@ -450,7 +469,7 @@ impl Session {
                 self.scratch[only as usize] = 0.0;
             }
             Some(_) | None => {
-                self.compute()?;
+                self.compute(course.left)?;
                 self.scratch.extend_from_slice(&self.logits);
             }
         }
@@ -468,8 +487,8 @@ impl Session {
         sampler.sample(&mut self.scratch)
     }
 
-    /// Computes what the cache lacks, so that the logits after the last token are there.
-    fn compute(&mut self) -> Result<()> {
+    /// Computes what the cache lacks, so that the logits after the last token are there; at most `room` tokens more will come.
+    fn compute(&mut self, room: usize) -> Result<()> {
         if self.stop.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -478,9 +497,15 @@ impl Session {
                 Fault::at("generation").expected("at least one token to continue").found("none").help("feed a prompt first"),
             ));
         }
+        if self.take_ahead() {
+            return Ok(());
+        }
         // After a cut, the last token is computed once more for its logits.
         if self.logits().is_empty() && self.cache.len() == self.tokens.len() {
             self.cut(self.tokens.len() - 1)?;
+        }
+        if self.compute_ahead(room)? {
+            return Ok(());
         }
         while self.cache.len() < self.tokens.len() {
             self.step(self.micro_batch(), Logits::Skip)?;

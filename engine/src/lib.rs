@@ -93,7 +93,7 @@ pub mod weights;
 pub use chat::{Chat, Reply};
 pub use device::Device;
 pub use error::{Error, Fault, Result, Trouble};
-pub use generate::{Canceller, EndReason, Generator, Mark, Pieces, Session, Stats};
+pub use generate::{Canceller, EndReason, Generator, Mark, Pieces, Session, Speculation, Stats};
 pub use grammar::Grammar;
 pub use hob_kernels::{Format, Level};
 pub use model::{Model, ModelOptions, default_threads};

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::decoder::{LoadOptions, Run};
 use crate::device::{self, Device, Placed};
 use crate::error::{Error, Fault, Result};
-use crate::generate::{Canceller, Session};
+use crate::generate::{Canceller, Session, Speculation};
 use crate::gguf::{Gguf, Metadata};
 use crate::grammar::{Grammar, Guide, Shelf};
 use crate::prefix::{self, Identified, Prefixes};
@@ -49,6 +49,7 @@ struct Inner {
     controls: OnceLock<Controls>,
     grammars: Shelf,
     prefixes: Option<Prefixes>,
+    speculation: Speculation,
 }
 
 /// How to open a model. Everything has a sensible default; see [`Model::options`].
@@ -64,6 +65,7 @@ pub struct ModelOptions {
     device: Device,
     prefix_cache: u64,
     prefix_folder: Option<prefix::Folder>,
+    speculation: Speculation,
 }
 
 impl ModelOptions {
@@ -110,6 +112,22 @@ impl ModelOptions {
     /// of its own, which the last clone of the model waits for when it is dropped.
     pub fn prefix_folder(mut self, folder: prefix::Folder) -> Self {
         self.prefix_folder = Some(folder);
+        self
+    }
+
+    /// Computes tokens on trial where that pays; the text is the same. On a GPU, and for models that remember a text as one state, it is off.
+    ///
+    /// ```
+    /// use hob::{Model, Sampling, Speculation};
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.gguf");
+    /// let model = Model::options().speculation(Speculation::Lookup).open(path)?;
+    /// let mut chat = model.chat().sampling(Sampling::greedy()).max_tokens(64);
+    /// chat.say("Say this again: one, two, three, one, two, three.")?.text()?;
+    /// println!("{} of {} drafts were right", chat.stats().accepted, chat.stats().drafted);
+    /// # Ok::<(), hob::Error>(())
+    /// ```
+    pub fn speculation(mut self, speculation: Speculation) -> Self {
+        self.speculation = speculation;
         self
     }
 
@@ -183,7 +201,7 @@ impl ModelOptions {
         let threads = self.threads_to_use()?;
         let (controls, grammars) = (OnceLock::new(), Shelf::default());
         let prefixes = Prefixes::new(&gguf, self.prefix_cache, self.prefix_folder.clone());
-        Ok(Model(Arc::new(Inner {
+        let model = Arc::new(Inner {
             gguf,
             run,
             device,
@@ -197,7 +215,31 @@ impl ModelOptions {
             controls,
             prefixes,
             grammars,
-        })))
+            speculation: Speculation::Off,
+        });
+        self.speculate(model)
+    }
+
+    /// The model with its speculation, as far as it can have one.
+    fn speculate(&self, mut inner: Arc<Inner>) -> Result<Model> {
+        let off = match self.speculation {
+            Speculation::Off => return Ok(Model(inner)),
+            Speculation::Lookup | Speculation::Draft(_) if inner.device != Device::Cpu => Some("a GPU's logits change with the batch"),
+            Speculation::Lookup | Speculation::Draft(_) => {
+                let cache = inner.run.cache(&inner.cache)?;
+                cache.only_copies().then_some("this model's memory of a text cannot be cut back")
+            }
+        };
+        if off.is_none() {
+            self.speculation.check(&Model(Arc::clone(&inner)))?;
+        }
+        if let Some(inner) = Arc::get_mut(&mut inner) {
+            match off {
+                Some(why) => inner.notices.push(format!("no speculation: {why}")),
+                None => inner.speculation = self.speculation.clone(),
+            }
+        }
+        Ok(Model(inner))
     }
 
     fn kv_types(&self) -> [KvType; 2] {
@@ -315,6 +357,11 @@ impl Model {
     /// Tokens computed at once while reading a prompt.
     pub fn micro_batch(&self) -> usize {
         self.0.micro_batch
+    }
+
+    /// Where its sessions' drafts come from.
+    pub fn speculation(&self) -> &Speculation {
+        &self.0.speculation
     }
 
     /// Threads it computes with.

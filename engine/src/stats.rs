@@ -23,6 +23,10 @@ pub struct Stats {
     pub generated_tokens: usize,
     /// Steps of the decoder that they took: one less, as the prompt gives the first, but one more for the token that ends a turn.
     pub steps: usize,
+    /// Tokens computed on trial, with others.
+    pub drafted: usize,
+    /// Those of them that were right: each saved a step.
+    pub accepted: usize,
     /// Time that they took, without the prompt.
     pub generate_time: Duration,
     /// Weight bytes read in a step.
@@ -37,7 +41,7 @@ impl Stats {
 
     /// Generated tokens per second.
     pub fn generate_rate(&self) -> f64 {
-        rate(self.steps, self.generate_time)
+        rate(self.steps + self.accepted, self.generate_time)
     }
 
     /// Prompt tokens that another session had computed.
@@ -47,7 +51,7 @@ impl Stats {
 
     /// Bytes of weights read per second while generating.
     pub fn bandwidth(&self) -> f64 {
-        self.generate_rate() * self.weight_bytes as f64
+        rate(self.steps, self.generate_time) * self.weight_bytes as f64
     }
 }
 
@@ -64,7 +68,11 @@ impl fmt::Display for Stats {
                 write!(f, "{tokens} tok from {place} · ")?;
             }
         }
-        write!(f, "{prompt_tokens} tok at {prompt}/s · {generated_tokens} tok at {reply}/s · {bandwidth} GB/s")
+        write!(f, "{prompt_tokens} tok at {prompt}/s · {generated_tokens} tok at {reply}/s · {bandwidth} GB/s")?;
+        match self.drafted {
+            0 => Ok(()),
+            drafted => write!(f, " · {} of {drafted} drafts right", self.accepted),
+        }
     }
 }
 

@@ -70,7 +70,10 @@ impl Session {
     /// or [`prefix_folder`](crate::ModelOptions::prefix_folder): a chat does it at the end of every turn, a session when it is
     /// dropped. Nothing happens where what is new costs less to compute than to keep.
     pub fn keep(&mut self) {
-        self.keep_now(Where::Everywhere);
+        // What was computed on trial is nobody's.
+        if self.settle().is_ok() {
+            self.keep_now(Where::Everywhere);
+        }
     }
 
     /// A prompt has been read: sessions of this process may want it from now on.
@@ -126,7 +129,8 @@ impl Session {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) where it cannot be written, [`Error::Input`](crate::Error::Input) where nothing has been computed
     /// or the device keeps its states to itself.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+    pub fn save(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        self.settle()?;
         let name = self.model.gguf().metadata().str("general.name").ok().flatten().unwrap_or_default().to_owned();
         Prefixes::write(self.model.identified(), path.as_ref(), &self.tokens, &self.cache, name)
     }
