@@ -1,6 +1,6 @@
 //! [`super`] for the formats of 32 weights a block, each with a scale of the activations of its own.
 
-use super::{AHEAD, codes, floats4, four_rows, halves, load16, load32, prefetch, prefetch_tile, tree};
+use super::{chains, codes, floats4, four_rows, halves, load16, load32, prefetch_tile, tree};
 use crate::Format;
 use crate::format::table::NONLINEAR;
 use crate::isa::OneToken;
@@ -83,37 +83,38 @@ fn looked_up(table: &[i8; 16], codes: __m256i) -> __m256i {
     _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes)
 }
 
-/// Rows of Q8_0, eight blocks at a time.
+/// Longest row of Q8_0, in blocks, of which eight are parked: 16 KB.
+const PARKED: usize = 512;
+
+/// Rows of Q8_0, eight blocks at a time, then the chains of eight rows: whether rows are short enough for that.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q8_0_rows(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) {
-    for (row, out) in rows.chunks_exact(row_bytes).zip(out) {
-        *out = q8_0_row(row, x);
+pub(super) fn q8_0_rows(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    let n = row_bytes / Q8_0;
+    if n > PARKED {
+        return false;
     }
+    // A row's last eight may reach into the next one's place, which is written after it.
+    let mut parked = [0f32; 8 * PARKED + 7];
+    for (rows, out) in rows.chunks(8 * row_bytes).zip(out.chunks_mut(8)) {
+        for (i, row) in rows.chunks_exact(row_bytes).enumerate() {
+            q8_0_row(row, x, &mut parked[i * n..]);
+        }
+        chains(&parked, n, |block| x.flat[block / 8 * x.stride].d[block % 8], out);
+    }
+    true
 }
 
-/// A row of Q8_0.
+/// f of the blocks of a row of Q8_0, in whole eights.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q8_0_row(row: &[u8], x: OneToken) -> f32 {
-    let (row, _) = row.as_chunks::<Q8_0>();
-    let mut acc = 0f32;
-    let (groups, rest) = row.as_chunks::<8>();
-    for (group, blocks) in groups.iter().enumerate() {
-        let x = &x.flat[group * x.stride];
-        let f = q8_0(blocks, x);
-        for i in 0..8 {
-            acc = f[i].mul_add(x.d[i], acc);
-        }
+#[inline]
+fn q8_0_row(row: &[u8], x: OneToken, parked: &mut [f32]) {
+    let (eights, rest) = row.as_chunks::<Q8_0>().0.as_chunks::<8>();
+    let mut last = [[0; Q8_0]; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let steps = eights.len() + usize::from(!rest.is_empty());
+    for (i, place) in parked.as_chunks_mut::<8>().0[..steps].iter_mut().enumerate() {
+        *place = q8_0(eights.get(i).unwrap_or(&last), &x.flat[i * x.stride]);
     }
-    if !rest.is_empty() {
-        let mut whole = [[0; Q8_0]; 8];
-        whole[..rest.len()].copy_from_slice(rest);
-        let x = &x.flat[groups.len() * x.stride];
-        let f = q8_0(&whole, x);
-        for i in 0..rest.len() {
-            acc = f[i].mul_add(x.d[i], acc);
-        }
-    }
-    acc
 }
 
 /// f of eight blocks.
@@ -121,17 +122,14 @@ fn q8_0_row(row: &[u8], x: OneToken) -> f32 {
 #[inline]
 fn q8_0(blocks: &[[u8; Q8_0]; 8], x: &Flat) -> [f32; 8] {
     let q = codes(&x.q);
-    let mut sums = [_mm256_setzero_si256(); 8];
-    for i in 0..8 {
-        prefetch(blocks[i].as_ptr(), AHEAD);
-        let w = load32(&blocks[i], 2);
-        let products = signed(w, load32(q, 32 * i));
-        sums[i] = _mm256_madd_epi16(products, _mm256_set1_epi16(1));
-    }
-    let s = _mm256_set_m128i(tree([sums[4], sums[5], sums[6], sums[7]]), tree([sums[0], sums[1], sums[2], sums[3]]));
+    let sum = |i: usize| {
+        let products = signed(load32(&blocks[i], 2), load32(q, 32 * i));
+        _mm256_madd_epi16(products, _mm256_set1_epi16(1))
+    };
+    let s = [tree([sum(0), sum(1), sum(2), sum(3)]), tree([sum(4), sum(5), sum(6), sum(7)])];
     let h = |i: usize| i16::from_le_bytes([blocks[i][0], blocks[i][1]]);
     let d = _mm256_cvtph_ps(_mm_setr_epi16(h(0), h(1), h(2), h(3), h(4), h(5), h(6), h(7)));
-    floats8(_mm256_mul_ps(d, _mm256_cvtepi32_ps(s)))
+    floats8(_mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_set_m128i(s[1], s[0]))))
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -1,6 +1,15 @@
 //! [`super`] for Q4_K, Q5_K and Q6_K: 256 weights a block, one scale of the activations for each.
+//!
+//! ```text
+//! blocks of a work item, row after row     [0][1][2][3] [4][5][6][7] …      four a step; exact, so none waits for another
+//! f of the four, one step later            parked [row][block] …            by then their sums have arrived
+//! chains, lanes are rows                   acc = fma(f, dx, acc)            blocks ascending
+//! ```
+//! An out-of-order core sees two or three blocks at once. What takes long (the tree of a block's sums, the chain of its row, the
+//! scales out of a header) therefore runs beside the products of other blocks. Blocks are read in the file's order, no more
+//! than four headers ahead of it, or the hardware's own reading ahead falls out of step.
 
-use super::{AHEAD, TILED, codes, floats4, four_rows, halves, load16, load32, prefetch, prefetch_tile, tree};
+use super::{chains, codes, halves, load16, load32, prefetch};
 use crate::Format;
 use crate::isa::OneToken;
 use crate::matmul::Wide;
@@ -10,125 +19,278 @@ pub(super) const Q4_K: usize = Format::Q4_K.block_bytes();
 pub(super) const Q5_K: usize = Format::Q5_K.block_bytes();
 pub(super) const Q6_K: usize = Format::Q6_K.block_bytes();
 
-/// Rows of the format whose blocks have `BYTES`.
+/// Blocks whose f are parked at most: eight of the longest rows.
+const PARKED: usize = 2048;
+
+/// Blocks whose f are parked where rows are short: few, so that they stay in the first cache while weights stream through it.
+const SOON: usize = 128;
+
+/// f of blocks, four a place; the first step ends nothing, so what it parks lies in front of them.
+type Parked = [[f32; 4]; 1 + PARKED / 4];
+
+/// Different fours of activations' blocks that a row can begin with: one for each of its own fours, or more where the next
+/// row begins within a four.
+const FOURS: usize = 64;
+
+/// Rows of the format whose blocks have `BYTES`: whether they are short enough to be parked.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn multiply<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) {
-    if BYTES == Q6_K || row_bytes > TILED {
-        for (row, out) in rows.chunks_exact(row_bytes).zip(out) {
-            *out = by_row::<BYTES>(row, x);
+pub(super) fn multiply<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    let n = row_bytes / BYTES;
+    // n over its greatest common divisor with 4.
+    let fours = n >> n.trailing_zeros().min(2);
+    if n == 0 || n > PARKED / 8 || fours > FOURS {
+        return false;
+    }
+    let block = |i: usize| &x.wide[i % n * x.stride];
+    let mut each = [Four::new([block(0), block(1), block(2), block(3)]); FOURS];
+    for (i, four) in each[..fours].iter_mut().enumerate().skip(1) {
+        *four = Four::new([block(4 * i), block(4 * i + 1), block(4 * i + 2), block(4 * i + 3)]);
+    }
+    let together = (SOON / n).next_multiple_of(8).max(8);
+    let mut parked = [[0f32; 4]; 1 + PARKED / 4];
+    for (rows, out) in rows.chunks(together * row_bytes).zip(out.chunks_mut(together)) {
+        park::<BYTES>(rows.as_chunks().0, &each[..fours], &mut parked);
+        chains(parked[1..].as_flattened(), n, |block| x.wide[block * x.stride].d, out);
+    }
+    true
+}
+
+/// f of all blocks, from place 1 on; they meet the fours in `x`, again and again.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn park<const BYTES: usize>(blocks: &[[u8; BYTES]], x: &[Four], parked: &mut Parked) {
+    let (fours, rest) = blocks.as_chunks::<4>();
+    let mut last = [[0; BYTES]; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    let four = |i: usize| fours.get(i).unwrap_or(&last);
+    let (mut headers, mut waiting) = (Headers::of(four(0)), Waiting::nothing());
+    let (mut at, steps) = (0, blocks.len().div_ceil(4));
+    for (i, place) in parked[..steps].iter_mut().enumerate() {
+        *place = match BYTES {
+            Q6_K => q6_k(four(i), &x[at], &mut waiting),
+            _ => with_mins([four(i), four(i + 1)], &x[at], &mut headers, &mut waiting),
+        };
+        at = if at + 1 == x.len() { 0 } else { at + 1 };
+    }
+    parked[steps] = waiting.f::<BYTES>(waiting.s());
+}
+
+/// Four blocks of activations.
+#[derive(Clone, Copy)]
+struct Four<'a> {
+    x: [&'a Wide; 4],
+    /// Sums of 32 in pairs, (0, 2) of blocks 0 and 1, then (4, 6) of both; in the upper lane of blocks 2 and 3.
+    even: __m256i,
+    /// The same of (1, 3) and (5, 7).
+    odd: __m256i,
+}
+
+impl<'a> Four<'a> {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn new(x: [&'a Wide; 4]) -> Four<'a> {
+        let (x02, x13) = (_mm256_set_m128i(pairs32(x[2]), pairs32(x[0])), _mm256_set_m128i(pairs32(x[3]), pairs32(x[1])));
+        let (low, high) = (_mm256_unpacklo_epi32(x02, x13), _mm256_unpackhi_epi32(x02, x13));
+        Four { x, even: _mm256_unpacklo_epi64(low, high), odd: _mm256_unpackhi_epi64(low, high) }
+    }
+}
+
+/// Four blocks whose f is not made yet.
+struct Waiting {
+    /// Partial sums of S of blocks 0 and 1, and of 2 and 3, as [`pair_up`] leaves them.
+    s: [__m256i; 2],
+    /// d of the four, and dmin.
+    d: [__m128; 2],
+    n: __m128,
+}
+
+impl Waiting {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn nothing() -> Waiting {
+        Waiting { s: [_mm256_setzero_si256(); 2], d: [_mm_setzero_ps(); 2], n: _mm_setzero_ps() }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn s(&self) -> __m256i {
+        pairs_to_fours(self.s)
+    }
+
+    /// f of the four, whose partial sums are in both lanes of `s`.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn f<const BYTES: usize>(&self, s: __m256i) -> [f32; 4] {
+        let s = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256::<1>(s));
+        let f = _mm_mul_ps(self.d[0], _mm_cvtepi32_ps(s));
+        super::floats4(if BYTES == Q6_K { f } else { _mm_fnmadd_ps(self.d[1], self.n, f) })
+    }
+}
+
+/// Two by two the partial sums of `a` and `b`: in each lane two of `a`, two of `b`.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn pair_up(a: __m256i, b: __m256i) -> __m256i {
+    _mm256_add_epi32(_mm256_alignr_epi8::<8>(b, a), _mm256_blend_epi32::<0b1100_1100>(a, b))
+}
+
+/// In each lane one partial sum of each of the four that were paired up.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn pairs_to_fours(pairs: [__m256i; 2]) -> __m256i {
+    let (a, b) = (_mm256_castsi256_ps(pairs[0]), _mm256_castsi256_ps(pairs[1]));
+    let (even, odd) = (_mm256_shuffle_ps::<0b10_00_10_00>(a, b), _mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+    _mm256_add_epi32(_mm256_castps_si256(even), _mm256_castps_si256(odd))
+}
+
+/// The scales of four blocks, each twice as 16 bits, to be broadcast from here: an instruction of memory's ports, which
+/// have time, where a shuffle would be one more of arithmetic's, which have not.
+#[repr(C, align(64))]
+struct Scales([[i32; 8]; 4]);
+
+impl Scales {
+    /// `scales`: the lower lane has those of 0 … 3 of blocks 0 and 1, then 4 … 7 of both; the upper one of blocks 2 and 3.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn set(&mut self, scales: __m256i) {
+        for (i, place) in self.0.iter_mut().enumerate() {
+            // Bytes 4i … 4i + 3, each twice, with nothing above it.
+            let lane = 0x8003_8003_8002_8002_8001_8001_8000_8000 | 0x0004_0004_0004_0004_0004_0004_0004_0004 * i as u128;
+            let words = [lane as i64, (lane >> 64) as i64];
+            let which = _mm256_setr_epi64x(words[0], words[1], words[0], words[1]);
+            let scales = _mm256_shuffle_epi8(scales, which);
+            // SAFETY: 32 bytes, aligned. Volatile, or the compiler keeps them in registers and shuffles after all.
+            unsafe { std::ptr::from_mut(place).cast::<__m256i>().write_volatile(scales) }
         }
-        return;
     }
-    for (rows, out) in rows.chunks(4 * row_bytes).zip(out.chunks_mut(4)) {
-        let acc = by_tile::<BYTES>(rows, row_bytes, x);
-        out.copy_from_slice(&acc[..out.len()]);
+
+    /// Scale `group` of block `block`, in all lanes.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn get(&self, block: usize, group: usize) -> __m256i {
+        _mm256_set1_epi32(self.0[block % 2 + group / 4 * 2][block / 2 * 4 + group % 4])
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-fn by_tile<const BYTES: usize>(tile: &[u8], row_bytes: usize, x: OneToken) -> [f32; 4] {
-    let [a, b, c, d] = four_rows::<BYTES>(tile, row_bytes);
-    let mut acc = _mm_setzero_ps();
-    for i in 0..a.len().min(b.len()).min(c.len()).min(d.len()) {
-        prefetch_tile::<BYTES>(tile, row_bytes, i);
-        let x = &x.wide[i * x.stride];
-        let f = four([&a[i], &b[i], &c[i], &d[i]], [x; 4]);
-        acc = _mm_fmadd_ps(f, _mm_set1_ps(x.d), acc);
+/// The headers of four blocks of Q4_K or Q5_K: d dmin a b c, four bytes each but the first two.
+struct Headers {
+    /// Of blocks 0 and 1 in the lower lane, of 2 and 3 in the upper one: d and dmin of both, a of both.
+    dm_a: __m256i,
+    /// b of both, c of both.
+    b_c: __m256i,
+    /// Of this four and of the next one: what is written is not there to be read at once.
+    scales: [Scales; 2],
+    now: usize,
+}
+
+impl Headers {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn of<const BYTES: usize>(blocks: &[[u8; BYTES]; 4]) -> Headers {
+        let nothing = _mm256_setzero_si256();
+        let mut headers = Headers { dm_a: nothing, b_c: nothing, scales: [Scales([[0; 8]; 4]), Scales([[0; 8]; 4])], now: 1 };
+        (headers.dm_a, headers.b_c) = headers.read(blocks);
+        headers.now = 0;
+        headers
     }
-    floats4(acc)
-}
 
-#[target_feature(enable = "avx2,fma,f16c")]
-fn by_row<const BYTES: usize>(row: &[u8], x: OneToken) -> f32 {
-    let (row, _) = row.as_chunks::<BYTES>();
-    let mut acc = 0f32;
-    for first in (0..row.len()).step_by(4) {
-        for line in 0..(4 * BYTES).div_ceil(64) {
-            prefetch(row[first].as_ptr(), AHEAD + 64 * line);
-        }
-        // Where the row ends early its last block comes again, and is not used.
-        let last = (row.len() - 1 - first).min(3);
-        let at = [first, first + last.min(1), first + last.min(2), first + last];
-        let x = [&x.wide[at[0] * x.stride], &x.wide[at[1] * x.stride], &x.wide[at[2] * x.stride], &x.wide[at[3] * x.stride]];
-        let f = floats4(four([&row[at[0]], &row[at[1]], &row[at[2]], &row[at[3]]], x));
-        for i in 0..4 {
-            if i <= last {
-                acc = f[i].mul_add(x[i].d, acc);
-            }
-        }
+    /// Reads those of the next four, and cuts their scales.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn read<const BYTES: usize>(&mut self, blocks: &[[u8; BYTES]; 4]) -> (__m256i, __m256i) {
+        let (h02, h13) = (headers(blocks, 0), headers(blocks, 1));
+        let (dm_a, b_c) = (_mm256_unpacklo_epi32(h02, h13), _mm256_unpackhi_epi32(h02, h13));
+        let low = _mm256_and_si256(b_c, _mm256_set1_epi8(15));
+        self.scales[1 - self.now].set(six_bits(_mm256_unpackhi_epi64(dm_a, dm_a), low));
+        (dm_a, b_c)
     }
-    acc
+
+    /// N of the four.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn n(&self, x: &Four) -> __m128 {
+        let low = _mm256_and_si256(_mm256_srli_epi16::<4>(self.b_c), _mm256_set1_epi8(15));
+        let mins = six_bits(_mm256_unpacklo_epi64(self.b_c, self.b_c), low);
+        let even = _mm256_madd_epi16(_mm256_and_si256(mins, _mm256_set1_epi16(0xff)), x.even);
+        let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(mins), x.odd);
+        let n = _mm256_add_epi32(even, odd);
+        let n = _mm256_add_epi32(n, _mm256_shuffle_epi32::<0b01_00_11_10>(n));
+        _mm_cvtepi32_ps(_mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b10_00>(n)))
+    }
+
+    /// d of the four, and dmin.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn d(&self) -> [__m128; 2] {
+        let dm = _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b10_00>(self.dm_a));
+        let dm = _mm256_cvtph_ps(_mm_shuffle_epi8(dm, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15)));
+        [_mm256_castps256_ps128(dm), _mm256_extractf128_ps::<1>(dm)]
+    }
 }
 
-/// f of four blocks.
+/// Takes in four blocks of Q4_K or Q5_K, looks at the next four, and gives f of those before.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn four<const BYTES: usize>(blocks: [&[u8; BYTES]; 4], x: [&Wide; 4]) -> __m128 {
-    if BYTES == Q6_K { q6_k(blocks, x) } else { with_mins(blocks, x) }
+fn with_mins<const BYTES: usize>(
+    [blocks, next]: [&[[u8; BYTES]; 4]; 2],
+    x: &Four,
+    headers: &mut Headers,
+    waiting: &mut Waiting,
+) -> [f32; 4] {
+    ask_for(blocks, 0);
+    let s0 = sum(blocks, 0, x.x[0], &headers.scales[headers.now]);
+    let s = waiting.s();
+    ask_for(blocks, 1);
+    let s1 = sum(blocks, 1, x.x[1], &headers.scales[headers.now]);
+    let f = waiting.f::<BYTES>(s);
+    waiting.s[0] = pair_up(s0, s1);
+    let read = headers.read(next);
+    ask_for(blocks, 2);
+    let s2 = sum(blocks, 2, x.x[2], &headers.scales[headers.now]);
+    (waiting.n, waiting.d) = (headers.n(x), headers.d());
+    ask_for(blocks, 3);
+    let s3 = sum(blocks, 3, x.x[3], &headers.scales[headers.now]);
+    waiting.s[1] = pair_up(s2, s3);
+    (headers.dm_a, headers.b_c) = read;
+    headers.now = 1 - headers.now;
+    f
 }
 
-/// f of four blocks of Q4_K or Q5_K.
+/// Bytes from what is read to what is asked for: what the hardware reads ahead is in the second cache by then.
+const AHEAD: usize = 2048;
+
+/// Asks for the lines that correspond to block `which` of four.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn with_mins<const BYTES: usize>(blocks: [&[u8; BYTES]; 4], x: [&Wide; 4]) -> __m128 {
-    let (lower, upper) = (headers(blocks[0], blocks[1]), headers(blocks[2], blocks[3]));
-    let (lower, upper) = ((lower, six_bits(lower)), (upper, six_bits(upper)));
-    let s = tree([
-        sum(blocks[0], x[0], _mm256_permute2x128_si256::<0x00>(lower.1, lower.1)),
-        sum(blocks[1], x[1], _mm256_permute2x128_si256::<0x11>(lower.1, lower.1)),
-        sum(blocks[2], x[2], _mm256_permute2x128_si256::<0x00>(upper.1, upper.1)),
-        sum(blocks[3], x[3], _mm256_permute2x128_si256::<0x11>(upper.1, upper.1)),
-    ]);
-    // Blocks 0 and 2 lie in the lower lane from here on, 1 and 3 in the upper one.
-    let n = _mm256_hadd_epi32(mins(lower.1, x[0], x[1]), mins(upper.1, x[2], x[3]));
-    let n = _mm256_hadd_epi32(n, n);
-    let n = _mm_unpacklo_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256::<1>(n));
-    let dm = _mm256_unpacklo_epi32(lower.0, upper.0);
-    let dm = _mm_unpacklo_epi32(_mm256_castsi256_si128(dm), _mm256_extracti128_si256::<1>(dm));
-    let halves = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
-    let dm = _mm256_cvtph_ps(_mm_shuffle_epi8(dm, halves));
-    let (d, m) = (_mm256_castps256_ps128(dm), _mm256_extractf128_ps::<1>(dm));
-    let f = _mm_mul_ps(d, _mm_cvtepi32_ps(s));
-    _mm_fnmadd_ps(m, _mm_cvtepi32_ps(n), f)
+fn ask_for<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], which: usize) {
+    for line in (which * BYTES).div_ceil(64)..((which + 1) * BYTES).div_ceil(64) {
+        prefetch(blocks.as_ptr().cast(), AHEAD + 64 * line);
+    }
 }
 
-/// The first 16 bytes of two blocks.
+/// The first 16 bytes of blocks `first` and `first` + 2.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn headers<const BYTES: usize>(a: &[u8; BYTES], b: &[u8; BYTES]) -> __m256i {
-    _mm256_set_m128i(load16(b, 0), load16(a, 0))
+fn headers<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], first: usize) -> __m256i {
+    _mm256_set_m128i(load16(&blocks[first + 2], 0), load16(&blocks[first], 0))
 }
 
-/// 8 scales, then 8 mins, of two headers d, dmin, 12 bytes of 6 bits each.
+/// Eight times 6 bits of each of two blocks a lane, their numbers 0 … 3 first. `whole` has these in its lower six bits, and
+/// the upper two of numbers 4 … 7 above; `low` has the lower four of numbers 4 … 7 in its upper half.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn six_bits(h: __m256i) -> __m256i {
-    let (a, b, c) = (0x0706_0504, 0x0b0a_0908, 0x0f0e_0d0c);
-    let low = _mm256_shuffle_epi8(h, _mm256_setr_epi32(a, c, b, c, a, c, b, c));
-    let low = _mm256_srlv_epi32(low, _mm256_setr_epi32(0, 0, 0, 4, 0, 0, 0, 4));
-    let (six, four) = (0x3f3f_3f3f, 0x0f0f_0f0f);
-    let low = _mm256_and_si256(low, _mm256_setr_epi32(six, four, six, four, six, four, six, four));
-    let high = _mm256_shuffle_epi8(h, _mm256_setr_epi32(-1, a, -1, b, -1, a, -1, b));
-    let high = _mm256_and_si256(_mm256_srli_epi16::<2>(high), _mm256_set1_epi8(0x30));
-    _mm256_or_si256(low, high)
+fn six_bits(whole: __m256i, low: __m256i) -> __m256i {
+    let (six, two) = (0x3f3f_3f3f_3f3f_3f3f, 0x3030_3030_3030_3030);
+    let whole = _mm256_srlv_epi64(whole, _mm256_setr_epi64x(0, 2, 0, 2));
+    let whole = _mm256_and_si256(whole, _mm256_setr_epi64x(six, two, six, two));
+    _mm256_or_si256(whole, _mm256_and_si256(low, _mm256_setr_epi64x(0, -1, 0, -1)))
 }
 
-/// Partial sums of N of two blocks.
+/// Partial sums of S.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn mins(six_bits: __m256i, a: &Wide, b: &Wide) -> __m256i {
-    // As the pairs of `Wide` come: 0, 2, 1, 3, 4, 6, 5, 7.
-    let order = _mm_setr_epi8(8, -1, 10, -1, 9, -1, 11, -1, 12, -1, 14, -1, 13, -1, 15, -1);
-    let mins = _mm256_shuffle_epi8(six_bits, _mm256_broadcastsi128_si256(order));
-    let x = _mm256_set_m128i(pairs32(b), pairs32(a));
-    _mm256_madd_epi16(mins, x)
-}
-
-/// Partial sums of S; `scales` are bytes 0 … 7 of both lanes.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: __m256i) -> __m256i {
-    let q = codes(&x.q);
+fn sum<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], which: usize, x: &Wide, scales: &Scales) -> __m256i {
+    let (block, q) = (&blocks[which], codes(&x.q));
     let low = _mm256_set1_epi8(15);
     let mut sum = _mm256_setzero_si256();
     for j in 0..4 {
@@ -137,13 +299,9 @@ fn sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: __m256i) -> __
         if BYTES == Q5_K {
             (a, b) = (_mm256_or_si256(a, fifth_bits(block, 2 * j)), _mm256_or_si256(b, fifth_bits(block, 2 * j + 1)));
         }
-        let a = _mm256_maddubs_epi16(a, load32(q, 64 * j));
-        let b = _mm256_maddubs_epi16(b, load32(q, 64 * j + 32));
-        // Byte i of each 16 bits: scale i, then nothing.
-        let scale_a = _mm256_shuffle_epi8(scales, _mm256_set1_epi16(0x8000u16 as i16 | (2 * j) as i16));
-        let scale_b = _mm256_shuffle_epi8(scales, _mm256_set1_epi16(0x8000u16 as i16 | (2 * j + 1) as i16));
-        let both = _mm256_add_epi32(_mm256_madd_epi16(a, scale_a), _mm256_madd_epi16(b, scale_b));
-        sum = _mm256_add_epi32(sum, both);
+        let a = _mm256_madd_epi16(_mm256_maddubs_epi16(a, load32(q, 64 * j)), scales.get(which, 2 * j));
+        let b = _mm256_madd_epi16(_mm256_maddubs_epi16(b, load32(q, 64 * j + 32)), scales.get(which, 2 * j + 1));
+        sum = _mm256_add_epi32(sum, _mm256_add_epi32(a, b));
     }
     sum
 }
@@ -161,17 +319,20 @@ fn fifth_bits<const BYTES: usize>(block: &[u8; BYTES], which: usize) -> __m256i 
     _mm256_and_si256(moved, _mm256_set1_epi8(16))
 }
 
-/// f of four blocks of Q6_K.
+/// Takes in four blocks of Q6_K, and gives f of those before.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn q6_k<const BYTES: usize>(blocks: [&[u8; BYTES]; 4], x: [&Wide; 4]) -> __m128 {
-    let mut sums = [_mm256_setzero_si256(); 4];
-    for i in 0..4 {
-        // Kept a loop: unrolled, all codes are cut before any is multiplied, and most of them spilled.
-        sums[i] = q6_k_sum(blocks[i], x[i]);
-    }
-    let s = tree(sums);
-    _mm_mul_ps(halves(blocks, 208), _mm_cvtepi32_ps(s))
+fn q6_k<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], x: &Four, waiting: &mut Waiting) -> [f32; 4] {
+    let s0 = q6_k_sum(&blocks[0], x.x[0]);
+    let s = waiting.s();
+    let s1 = q6_k_sum(&blocks[1], x.x[1]);
+    let f = waiting.f::<BYTES>(s);
+    waiting.s[0] = pair_up(s0, s1);
+    let s2 = q6_k_sum(&blocks[2], x.x[2]);
+    waiting.d[0] = halves([&blocks[0], &blocks[1], &blocks[2], &blocks[3]], 208);
+    let s3 = q6_k_sum(&blocks[3], x.x[3]);
+    waiting.s[1] = pair_up(s2, s3);
+    f
 }
 
 /// Partial sums of S - 32 N: codes are 32 too large.
@@ -181,38 +342,37 @@ fn q6_k_sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide) -> __m256i {
     let q = codes(&x.q);
     let (low, two) = (_mm256_set1_epi8(15), _mm256_set1_epi8(0x30));
     let scales = _mm256_cvtepi8_epi16(load16(block, 192));
-    // As the pairs of `Wide` come: 0, 2, 1, 3, 4, 6, 5, 7.
-    let order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
-    let pairs = _mm256_shuffle_epi8(scales, _mm256_broadcastsi128_si256(order));
-    let second = _mm256_madd_epi16(pairs, pairs16(x));
-    let mut sum = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32::<5>(second));
+    let n = _mm256_madd_epi16(scales, minus16(x));
+    let mut sum = _mm256_add_epi32(n, n);
     for half in 0..2 {
         let (a, b) = (load32(block, 64 * half), load32(block, 64 * half + 32));
         let high = load32(block, 128 + 32 * half);
-        let codes = [
-            _mm256_or_si256(_mm256_and_si256(a, low), _mm256_and_si256(_mm256_slli_epi16::<4>(high), two)),
-            _mm256_or_si256(_mm256_and_si256(b, low), _mm256_and_si256(_mm256_slli_epi16::<2>(high), two)),
-            _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16::<4>(a), low), _mm256_and_si256(high, two)),
-            _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16::<4>(b), low), _mm256_and_si256(_mm256_srli_epi16::<2>(high), two)),
-        ];
-        let scales =
-            if half == 0 { _mm256_permute2x128_si256::<0x00>(scales, scales) } else { _mm256_permute2x128_si256::<0x11>(scales, scales) };
-        for k in 0..4 {
-            let products = _mm256_maddubs_epi16(codes[k], load32(q, 128 * half + 32 * k));
+        let scales = match half {
+            0 => _mm256_permute4x64_epi64::<0b01_00_01_00>(scales),
+            _ => _mm256_permute4x64_epi64::<0b11_10_11_10>(scales),
+        };
+        let product = |k: usize, low_bits: __m256i, high_bits: __m256i| {
+            let codes = _mm256_or_si256(_mm256_and_si256(low_bits, low), _mm256_and_si256(high_bits, two));
             // Scale 2k in the lower lane, 2k + 1 in the upper one.
             let bytes = 0x0100 + 0x0404 * k as i16;
             let which = _mm256_set_m128i(_mm_set1_epi16(bytes + 0x0202), _mm_set1_epi16(bytes));
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_shuffle_epi8(scales, which)));
-        }
+            _mm256_madd_epi16(_mm256_maddubs_epi16(codes, load32(q, 128 * half + 32 * k)), _mm256_shuffle_epi8(scales, which))
+        };
+        // Two by two, so that not all codes are cut before any is multiplied, and most of them spilled.
+        let (first, second) = (product(0, a, _mm256_slli_epi16::<4>(high)), product(1, b, _mm256_slli_epi16::<2>(high)));
+        sum = _mm256_add_epi32(sum, _mm256_add_epi32(first, second));
+        let (a, b) = (_mm256_srli_epi16::<4>(a), _mm256_srli_epi16::<4>(b));
+        let (first, second) = (product(2, a, high), product(3, b, _mm256_srli_epi16::<2>(high)));
+        sum = _mm256_add_epi32(sum, _mm256_add_epi32(first, second));
     }
     sum
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn pairs16(x: &Wide) -> __m256i {
-    // SAFETY: 8 words.
-    unsafe { _mm256_loadu_si256(x.pairs16.as_ptr().cast()) }
+fn minus16(x: &Wide) -> __m256i {
+    // SAFETY: 16 half words.
+    unsafe { _mm256_loadu_si256(x.minus16.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

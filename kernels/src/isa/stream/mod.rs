@@ -13,13 +13,13 @@
 //! in any order, so the bits are those of every other shape. AVX-VNNI's sums of four would have to be packed again for
 //! the scales, so every level with 256 bits runs this, AVX-512 too.
 //!
-//! A tile needs no sums that wait for one another, but is four streams: the next tile is asked for while this one is
-//! read, and both must fit in the first cache; where rows are too long for that, they come one by one.
+//! K formats and Q8_0 take blocks in the file's order, park their f, and make chains of them afterwards ([`chains`]); what is
+//! parked must be little, or it leaves the first cache while weights stream through. Formats of 4 bits in blocks of 32 come in
+//! tiles: four streams, so the next tile is asked for while this one is read, and both must fit in the first cache.
 //!
-//! Ideas: llama.cpp's AVX2 dot products (codes in the file's order, scales shuffled out of one vector). Tried and dropped:
-//! scales broadcast from memory, headers of eight blocks decoded ahead, activations shared in registers (no faster);
-//! asking for blocks of the same row ahead in a tile, tiles of
-//! Q6_K (slower); Q5_0 and MXFP4 here (no faster than in lanes of rows).
+//! Ideas: llama.cpp's AVX2 dot products (codes in the file's order, scales shuffled out of one vector). Tried and dropped, on
+//! Zen 4 (`benches/record`): headers of eight blocks ahead (twice as slow from memory), touching the next page, prefetching
+//! Q6_K and Q8_0 at all, tiles of K formats; Q5_0 and MXFP4 here (no faster than in lanes of rows).
 #![allow(unsafe_code)]
 
 mod flat;
@@ -29,10 +29,6 @@ use super::OneToken;
 use crate::Format;
 use std::arch::x86_64::*;
 
-/// Bytes from what is read to what is asked for where rows come one by one: past the page that ends the hardware's own
-/// prefetching.
-const AHEAD: usize = 4096;
-
 /// Longest row of a tile: two tiles of four such rows fit in a first cache of 32 KB beside the activations.
 const TILED: usize = 3 << 10;
 
@@ -41,10 +37,10 @@ const TILED: usize = 3 << 10;
 pub(super) fn multiply(format: Format, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
     let tiled = row_bytes <= TILED;
     match format {
-        Format::Q4_K => k::multiply::<{ k::Q4_K }>(rows, row_bytes, x, out),
-        Format::Q5_K => k::multiply::<{ k::Q5_K }>(rows, row_bytes, x, out),
-        Format::Q6_K => k::multiply::<{ k::Q6_K }>(rows, row_bytes, x, out),
-        Format::Q8_0 => flat::q8_0_rows(rows, row_bytes, x, out),
+        Format::Q4_K => return k::multiply::<{ k::Q4_K }>(rows, row_bytes, x, out),
+        Format::Q5_K => return k::multiply::<{ k::Q5_K }>(rows, row_bytes, x, out),
+        Format::Q6_K => return k::multiply::<{ k::Q6_K }>(rows, row_bytes, x, out),
+        Format::Q8_0 => return flat::q8_0_rows(rows, row_bytes, x, out),
         Format::Q4_0 if tiled => flat::nibble_tiles(flat::Codes::Biased, rows, row_bytes, x, out),
         Format::IQ4_NL if tiled => flat::nibble_tiles(flat::Codes::Nonlinear, rows, row_bytes, x, out),
         _ => return false,
@@ -120,4 +116,44 @@ fn floats4(v: __m128) -> [f32; 4] {
     // SAFETY: 4 floats.
     unsafe { _mm_storeu_ps(out.as_mut_ptr(), v) };
     out
+}
+
+/// The chains of as many rows as `out` has, `n` blocks each, over their `f`, which lie row after row: eight at a time, since
+/// each of their steps waits for the one before.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn chains(f: &[f32], n: usize, dx: impl Fn(usize) -> f32, out: &mut [f32]) {
+    for (f, out) in f.chunks_exact(8 * n).zip(out.chunks_mut(8)) {
+        // Where there are fewer than eight rows, the others hold what was there before, and are not used.
+        let row = |i: usize| &f[i * n..(i + 1) * n];
+        let (low, high) = ([row(0), row(1), row(2), row(3)], [row(4), row(5), row(6), row(7)]);
+        let mut acc = [_mm_setzero_ps(); 2];
+        for first in (0..n).step_by(4) {
+            let some = (n - first).min(4);
+            let (low, high) = (columns(low, first), columns(high, first));
+            for i in 0..some {
+                let dx = _mm_set1_ps(dx(first + i));
+                acc = [_mm_fmadd_ps(low[i], dx, acc[0]), _mm_fmadd_ps(high[i], dx, acc[1])];
+            }
+        }
+        let [low, high] = [floats4(acc[0]), floats4(acc[1])];
+        out.copy_from_slice(&[low, high].as_flattened()[..out.len()]);
+    }
+}
+
+/// Four columns of four rows from `first` on; beyond the end of a row, zeros.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn columns(rows: [&[f32]; 4], first: usize) -> [__m128; 4] {
+    let row = |i: usize| match rows[i][first..].first_chunk::<4>() {
+        // SAFETY: 4 floats.
+        Some(four) => unsafe { _mm_loadu_ps(four.as_ptr()) },
+        None => {
+            let at = |k: usize| rows[i].get(first + k).copied().unwrap_or(0.0);
+            _mm_setr_ps(at(0), at(1), at(2), at(3))
+        }
+    };
+    let [a, b, c, d] = [row(0), row(1), row(2), row(3)];
+    let (ab, cd) = ([_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b)], [_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d)]);
+    [_mm_movelh_ps(ab[0], cd[0]), _mm_movehl_ps(cd[0], ab[0]), _mm_movelh_ps(ab[1], cd[1]), _mm_movehl_ps(cd[1], ab[1])]
 }
