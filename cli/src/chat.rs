@@ -3,18 +3,17 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use hob::gguf::Gguf;
 use hob::{Chat, EndReason, Error, Stats, Thinking};
 
 use crate::cache::{self, CacheFlags};
 use crate::failure::{self, Failure};
 use crate::flags::{Machine, Purpose, ThinkFlags, Thoughts};
-use crate::inspect;
 use crate::interrupt::Interrupts;
 use crate::line::{Line, Lines};
 use crate::reply::{self, Ending};
 use crate::sampling::SamplingFlags;
 use crate::terminal::{note, note_dim, printable};
+use crate::{guide, inspect};
 
 const AFTER: &str = "\
 In the chat:
@@ -109,11 +108,9 @@ struct Talk<'a> {
 
 /// Runs `hob chat`.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
-    let Some(path) = args.model else {
-        return Err(Failure::usage("no model given", "hob chat MODEL.gguf"));
-    };
     let interrupts = Interrupts::install();
-    let model = args.machine.build_with(Gguf::open(&path)?, Purpose::Chat, args.cache.folder())?;
+    let gguf = args.model.as_ref().map_or_else(guide::gguf, |model| args.machine.find(model))?;
+    let model = args.machine.build_with(gguf, Purpose::Chat, args.cache.folder())?;
     args.sampling.notice(model.sampling()).iter().for_each(|notice| note_dim(notice));
     let mut chat = model.chat().sampling(args.sampling.sampling());
     chat = args.sampling.stop.iter().fold(chat, |chat, text| chat.stop(text));

@@ -9,6 +9,7 @@ mod failure;
 mod families;
 mod flags;
 mod folders;
+mod guide;
 mod held;
 mod inspect;
 mod interrupt;

@@ -13,6 +13,7 @@ use crate::answer::{Answer, note_logprobs};
 use crate::cache::{self, CacheFlags};
 use crate::failure::Failure;
 use crate::flags::{Machine, Purpose, Text, ThinkFlags};
+use crate::guide;
 use crate::held::HeldFlags;
 use crate::interrupt::Interrupts;
 use crate::reply::{self, Ending};
@@ -33,7 +34,7 @@ Examples:
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
     /// A .gguf file, of a split model any part, or a name: hob ls lists them
-    model: PathBuf,
+    model: Option<PathBuf>,
     #[command(flatten)]
     text: Text,
     /// Token ids instead of text, taken as they are
@@ -83,7 +84,7 @@ enum Prompt {
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     let interrupts = Interrupts::install();
     let text = if args.tokens.is_none() { Some(args.text.read()?) } else { None };
-    let gguf = args.machine.find(&args.model)?;
+    let gguf = args.model.as_ref().map_or_else(guide::gguf, |model| args.machine.find(model))?;
     let templated = gguf.metadata().get("tokenizer.chat_template").is_some();
     let prompt = match (&args.tokens, text) {
         (Some(tokens), _) => Prompt::Tokens(tokens.clone()),

@@ -2,6 +2,7 @@
 
 mod errors;
 mod generation;
+mod guide;
 mod help;
 mod listings;
 #[cfg(feature = "hub")]

@@ -1,0 +1,96 @@
+//! The guide: it tells of nothing that hob does not have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hob_guide::mention::{Mention, mentions};
+use hob_guide::text::Text;
+
+use super::{TINY, hob, hob_reads};
+
+/// What the guide tells of and the program may not have yet.
+const COMING: &[&str] = &[
+    "hob pull",
+    "hob ls",
+    "hob show",
+    "hob rm",
+    "hob plan",
+    "hob cache",
+    "hob chat --resume",
+    "hob chat --no-save",
+    "--full",
+    "--no-cache",
+    "hob run --json",
+    "hob run --logprobs",
+    "hob run --json-schema",
+    "hob run --grammar",
+    "hob run --draft",
+    "hob bench --json",
+    "hob bench --synthetic",
+    "/undo",
+    "/retry",
+    "/edit",
+    "/branch",
+    "/branches",
+    "/read",
+    "/save",
+    "/load",
+    "/export",
+    "/context",
+    "/set",
+    "/model",
+    "/tools",
+];
+
+/// The words of a help, but for its examples: flags, commands, what the chat understands.
+fn words(help: &str) -> BTreeSet<String> {
+    let until = help.find("\nExamples:").unwrap_or(help.len());
+    help[..until].split(|c: char| !(c.is_alphanumeric() || "-_/".contains(c))).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_guide_names_nothing_that_hob_does_not_have() {
+    let program = hob(&["--help"]).fine();
+    let commands: Vec<&str> = program.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty()).collect();
+    let commands = commands.iter().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty());
+    let helps: BTreeMap<&str, BTreeSet<String>> = commands.map(|name| (name, words(&hob(&[name, "--help"]).out))).collect();
+    let program = words(&program);
+    let orders = words(&hob_reads(&["chat", TINY], "/help\n").err);
+    let known = |mention: &Mention| match mention {
+        Mention::Command(name) => helps.contains_key(name.as_str()),
+        // A command that is not there is told of by its own name.
+        Mention::Flag(Some(name), flag) => helps.get(name.as_str()).is_none_or(|words| words.contains(flag)),
+        Mention::Flag(None, flag) => program.contains(flag) || helps.values().any(|words| words.contains(flag)),
+        Mention::Order(word) => orders.contains(word),
+    };
+    let spelt = |mention: &Mention| match mention {
+        Mention::Command(name) => format!("hob {name}"),
+        Mention::Flag(Some(name), flag) => format!("hob {name} {flag}"),
+        Mention::Flag(None, flag) => flag.clone(),
+        Mention::Order(word) => word.clone(),
+    };
+    let text = Text::load().expect("the text is sound");
+    let mut unknown = BTreeSet::new();
+    for fact in &text.facts {
+        for mention in mentions(&fact.answer) {
+            let spelt = spelt(&mention);
+            if !known(&mention) && !COMING.contains(&spelt.as_str()) {
+                unknown.insert(format!("{spelt} (in `{}`)", fact.name));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "the guide tells of what hob does not have: {unknown:#?}");
+    assert!(helps.len() > 10 && orders.contains("/help"), "the help is read: {helps:?} {orders:?}");
+}
+
+#[test]
+fn the_guide_names_models_that_the_catalogue_has() {
+    let text = Text::load().expect("the text is sound");
+    let names: Vec<&str> = hob::catalogue::entries().iter().map(|model| model.name.as_str()).collect();
+    let named = |word: &str| ["qwen3-", "llama-3"].iter().any(|start| word.starts_with(start));
+    for fact in &text.facts {
+        for word in fact.answer.split(|c: char| c.is_whitespace() || "`,:;()".contains(c)) {
+            let word = word.trim_end_matches('.');
+            assert!(!named(word) || names.contains(&word), "`{}` names `{word}`", fact.name);
+        }
+    }
+}
