@@ -21,6 +21,7 @@ In the chat:
   a backslash at the end of a line goes on to the next; Ctrl-C stops a reply, Ctrl-D leaves
 
 Examples:
+  hob chat                    ask hob's guide, the tiny model in the box
   hob chat MODEL.gguf
   hob chat MODEL.gguf --system 'Answer in one sentence.' --temp 0.3 -c 8192
   echo 'Why is the sky blue?' | hob chat MODEL.gguf";
@@ -29,7 +30,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// A .gguf file, of a split model any part, or a name: hob ls lists them
+    /// A .gguf file, of a split model any part, or a name: hob ls lists them [default: hob's guide]
     model: Option<PathBuf>,
     /// What the model is told before the conversation
     #[arg(long, value_name = "TEXT")]

@@ -44,6 +44,7 @@ use failure::Failure;
 
 const EXAMPLES: &str = "\
 Examples:
+  hob chat                                      ask hob's guide, the tiny model in the box
   hob chat MODEL.gguf                           talk to a model
   hob run MODEL.gguf -p 'Name three rivers.'    one answer, to standard output
   hob plan                                      what fits this machine best

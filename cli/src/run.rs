@@ -22,6 +22,7 @@ use crate::terminal::{Waiting, note, note_dim};
 
 const AFTER: &str = "\
 Examples:
+  hob run -p 'How do I get a model?'        hob's guide answers
   hob run MODEL.gguf -p 'Name three rivers.'
   hob run MODEL.gguf -f letter.txt --system 'Translate into French.' > lettre.txt
   echo 'Once upon a time' | hob run MODEL.gguf --raw -n 100 --seed 1
@@ -33,7 +34,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// A .gguf file, of a split model any part, or a name: hob ls lists them
+    /// A .gguf file, of a split model any part, or a name: hob ls lists them [default: hob's guide]
     model: Option<PathBuf>,
     #[command(flatten)]
     text: Text,

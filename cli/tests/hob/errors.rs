@@ -9,7 +9,6 @@ fn wrong_usage_exits_2() {
     let cases: &[(&[&str], &str)] = &[
         (&[], "Usage:"),
         (&["sing"], "unrecognized subcommand 'sing'"),
-        (&["chat"], "error: no model given\n help: hob chat MODEL.gguf"),
         (&["run", TINY, "-p", "x", "-t", "0"], "at least 1 is needed"),
         (&["run", TINY, "-p", "x", "--top-p", "1.5"], "a number from 0 to 1 is needed"),
         (&["run", TINY, "--tokens", "1,x"], "invalid value 'x' for '--tokens"),

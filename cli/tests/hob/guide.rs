@@ -1,4 +1,4 @@
-//! The guide: it tells of nothing that hob does not have.
+//! The guide: it tells of nothing that hob does not have, and answers where no model is named.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,4 +93,21 @@ fn the_guide_names_models_that_the_catalogue_has() {
             assert!(!named(word) || names.contains(&word), "`{}` names `{word}`", fact.name);
         }
     }
+}
+
+#[cfg(feature = "guide")]
+#[test]
+fn without_a_model_the_guide_answers() {
+    let done = hob(&["run", "-p", "How do I download a model?"]);
+    assert!(done.err.contains("hob's guide, a tiny model"), "{}", done.err);
+    assert!(done.fine().contains("`hob pull qwen3-4b`"));
+}
+
+#[cfg(feature = "guide")]
+#[test]
+fn a_chat_without_a_model_goes_on_over_turns() {
+    let done = hob_reads(&["chat"], "I have 8 GB of RAM, which model?\nand 16 GB?\n/exit\n");
+    let told: Vec<&str> = done.out.lines().filter(|line| !line.is_empty()).collect();
+    assert!(told.len() == 2 && told[0].contains("qwen3-4b") && told[1].contains("llama-3.1-8b"), "{told:?}");
+    done.fine();
 }

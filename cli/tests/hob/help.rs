@@ -40,7 +40,7 @@ fn the_version_is_the_packages() {
 #[test]
 fn what_the_readme_says_can_be_typed() {
     let readme = include_str!("../../../README.md");
-    assert!(readme.contains("cargo run --release -- chat MODEL.gguf\n"));
+    assert!(readme.contains("cargo run --release -- chat\n"));
     assert!(readme.contains("cargo test --workspace\n"));
     assert!(readme.lines().count() <= 150);
     let mut seen = 0;
