@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hob_guide::mention::{Mention, mentions};
 use hob_guide::text::Text;
 
+#[cfg(all(unix, feature = "guide"))]
+use super::command;
 use super::{TINY, hob, hob_reads};
 
 /// What the guide tells of and the program may not have yet.
@@ -110,4 +112,47 @@ fn a_chat_without_a_model_goes_on_over_turns() {
     let told: Vec<&str> = done.out.lines().filter(|line| !line.is_empty()).collect();
     assert!(told.len() == 2 && told[0].contains("qwen3-4b") && told[1].contains("llama-3.1-8b"), "{told:?}");
     done.fine();
+}
+
+/// A person at a terminal: types a question, sees the answer, leaves.
+#[cfg(all(unix, feature = "guide"))]
+#[test]
+fn the_chat_runs_in_a_terminal() {
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::process::Stdio;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    let size = nix::pty::Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(&size, None).expect("a pseudo-terminal");
+    let end = || Stdio::from(pty.slave.try_clone().expect("its other end"));
+    let mut child = command(&["chat"]).env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end()).spawn().expect("hob runs");
+    drop(pty.slave);
+    let mut keys = File::from(pty.master.try_clone().expect("a second handle"));
+    let (send, screen) = mpsc::channel();
+    let mut from = File::from(pty.master);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        // At the end some systems say that there is no terminal any more.
+        while let Ok(read @ 1..) = from.read(&mut bytes) {
+            if send.send(String::from_utf8_lossy(&bytes[..read]).into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut seen = String::new();
+    let mut wait_for = |text: &str| {
+        while !seen.contains(text) {
+            let Ok(more) = screen.recv_timeout(Duration::from_secs(60)) else { panic!("waited for `{text}`, saw: {seen}") };
+            seen.push_str(&more);
+        }
+        seen.clear();
+    };
+    wait_for("/help lists the commands");
+    keys.write_all(b"How do I download a model?\r").expect("typed");
+    wait_for("`hob pull qwen3-4b`");
+    wait_for("tok at");
+    keys.write_all(b"/exit\r").expect("typed");
+    assert!(child.wait().expect("hob ends").success());
 }
