@@ -87,7 +87,7 @@ impl StateSpec {
         let kept = |window: Window, batch: usize| window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
         // Positions kept lie in that many blocks and a part of one more.
         let room = |keep: usize, capacity: usize| (whole(keep) + BLOCK).min(whole(capacity)) as u64;
-        let row = |kind: KvType, dim: usize| (kind.bytes() * dim) as u64;
+        let row = |kind: KvType, dim: usize| kind.bytes(dim) as u64;
         match *self {
             StateSpec::KeyValue { heads, key_dim, value_dim, k, v, window, batch } => {
                 room(kept(window, batch), capacity) * heads as u64 * (row(k, key_dim) + row(v, value_dim))

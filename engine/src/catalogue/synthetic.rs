@@ -18,6 +18,7 @@ use super::header::writer;
 use crate::error::{Error, Fault, Result};
 use crate::gguf::{GgufWriter, TensorInfo, TensorType, Value};
 use crate::quantize::FileType;
+use crate::tokenizer::BYTE_LEVEL;
 
 /// Weights of noise that are quantized for a type.
 const STRETCH: usize = 1 << 20;
@@ -160,7 +161,7 @@ fn vocabulary(size: u64) -> Vec<(String, Value)> {
     kinds.push(3);
     let merges: Vec<String> = PAIRS.iter().map(|(left, right)| format!("{left} {right}")).collect();
     vec![
-        ("tokenizer.ggml.model".into(), "gpt2".into()),
+        ("tokenizer.ggml.model".into(), BYTE_LEVEL.into()),
         ("tokenizer.ggml.pre".into(), "llama-bpe".into()),
         ("tokenizer.ggml.tokens".into(), tokens.into()),
         ("tokenizer.ggml.token_type".into(), kinds.into()),

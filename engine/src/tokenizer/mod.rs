@@ -57,6 +57,9 @@ use wordpiece::WordPiece;
 /// A token: its number in the vocabulary.
 pub type Token = u32;
 
+/// What files call a vocabulary of bytes that merge.
+pub(crate) const BYTE_LEVEL: &str = "gpt2";
+
 /// What becomes of the text of a control token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
