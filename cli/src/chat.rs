@@ -1,9 +1,11 @@
-//! `hob chat`: a conversation in the terminal, or line by line from a pipe.
+//! `hob chat`: a conversation in the terminal, or line by line from a pipe. What a person types is saved as it goes.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use hob::{Chat, EndReason, Error, Stats, Thinking};
+use hob::chat::{Full, ModelNote, Saved};
+use hob::{Chat, EndReason, Error, Model, Reply, Role, Stats};
 
 use crate::cache::{self, CacheFlags};
 use crate::failure::{self, Failure};
@@ -12,19 +14,34 @@ use crate::interrupt::Interrupts;
 use crate::line::{Line, Lines};
 use crate::reply::{self, Ending};
 use crate::sampling::SamplingFlags;
-use crate::terminal::{note, note_dim, printable};
+use crate::terminal::{Ink, ink, note, note_dim, printable};
 use crate::{guide, inspect};
+use order::Choices;
+use settings::Limits;
+
+mod export;
+mod obey;
+mod order;
+mod settings;
+mod store;
 
 const AFTER: &str = "\
 In the chat:
-  /help  /clear  /system [TEXT]  /think [WHEN]  /stats  /exit
-  a backslash at the end of a line goes on to the next; Ctrl-C stops a reply, Ctrl-D leaves
+  /undo /retry /edit /branch take another way; /save /load /export keep it; /set /model /think change it
+  /help lists all commands; Tab completes; Ctrl-C stops a reply, Ctrl-D leaves
+
+What is typed in a terminal is saved as it goes, where only you can read it; hob chat --resume goes on.
 
 Examples:
   hob chat                    ask hob's guide, the tiny model in the box
   hob chat MODEL.gguf
+  hob chat --resume                  go on with the newest chat, on the model it was held with
+  hob chat --resume why-is-the-sky   the one that is called so
   hob chat MODEL.gguf --system 'Answer in one sentence.' --temp 0.3 -c 8192
-  echo 'Why is the sky blue?' | hob chat MODEL.gguf";
+  echo 'Why is the sky blue?' | hob chat MODEL.gguf
+
+Environment:
+  HOB_DATA   where chats are saved [default: the system's folder for data, with hob in it]";
 
 /// Flags of `hob chat`.
 #[derive(clap::Args)]
@@ -35,9 +52,18 @@ pub(crate) struct Args {
     /// What the model is told before the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// Go on with a saved chat, by its name or how it begins [default: the newest]
+    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    resume: Option<Option<String>>,
+    /// Do not save the chat
+    #[arg(long)]
+    no_save: bool,
     /// End every reply after N tokens [default: when the model ends it]
     #[arg(short = 'n', long, value_name = "N", value_parser = crate::flags::at_least_one)]
     predict: Option<usize>,
+    /// When the context is full: `stop`, or `roll` and let the oldest turns go
+    #[arg(long, value_name = "HOW", default_value = "stop")]
+    full: Full,
     #[command(flatten)]
     thinking: ThinkFlags,
     #[command(flatten)]
@@ -48,50 +74,6 @@ pub(crate) struct Args {
     machine: Machine,
 }
 
-const HELP: &str = "  /help           this
-  /clear          forget the conversation
-  /system [TEXT]  show what the model is told beforehand, or tell it TEXT from now on
-  /think [WHEN]   how much the model thinks: auto, on, off, low, medium, high, N tokens; hide and show say whether you see it
-  /stats          what the last reply cost, and how full the context is
-  /exit           leave; so does Ctrl-D, or Ctrl-C twice
-  A backslash at the end of a line goes on to the next. Ctrl-C stops a reply.";
-
-/// What a line asks for.
-#[derive(Debug, PartialEq, Eq)]
-enum Order<'a> {
-    Nothing,
-    Say(&'a str),
-    Help,
-    Clear,
-    System(Option<&'a str>),
-    Think(Option<&'a str>),
-    Stats,
-    Exit,
-    Unknown(&'a str),
-}
-
-const WORDS: &[&str] = &["/help", "/clear", "/system", "/think", "/stats", "/exit"];
-
-fn order(line: &str) -> Order<'_> {
-    if line.trim().is_empty() {
-        return Order::Nothing;
-    }
-    if !line.starts_with('/') {
-        return Order::Say(line);
-    }
-    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let rest = Some(rest.trim()).filter(|text| !text.is_empty());
-    match (word, rest) {
-        ("/help", _) => Order::Help,
-        ("/clear", _) => Order::Clear,
-        ("/system", text) => Order::System(text),
-        ("/think", when) => Order::Think(when),
-        ("/stats", _) => Order::Stats,
-        ("/exit", _) => Order::Exit,
-        (unknown, _) => Order::Unknown(unknown),
-    }
-}
-
 /// Whether the conversation goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -99,43 +81,133 @@ enum Next {
     Leave,
 }
 
+/// Whether what is said is written to a file, from the first question on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Saving {
+    On,
+    Off,
+}
+
 struct Talk<'a> {
     chat: Chat,
+    lines: Lines,
     interrupts: Interrupts,
-    think: Thinking,
     thoughts: Thoughts,
+    machine: Machine,
+    limits: Limits,
+    saving: Saving,
+    /// Texts of files that go with the next message.
+    read: Vec<String>,
     out: &'a mut dyn Write,
 }
 
 /// Runs `hob chat`.
-pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
+pub(crate) fn run(mut args: Args, out: &mut dyn Write) -> Result<(), Failure> {
+    // `--resume MODEL.gguf`: a chat's name is no path.
+    if let (None, Some(Some(word))) = (&args.model, &args.resume)
+        && (word.contains('/') || word.ends_with(".gguf"))
+    {
+        (args.model, args.resume) = (Some(PathBuf::from(word)), Some(None));
+    }
     let interrupts = Interrupts::install();
-    let gguf = args.model.as_ref().map_or_else(guide::gguf, |model| args.machine.find(model))?;
-    let model = args.machine.build_with(gguf, Purpose::Chat, args.cache.folder())?;
+    let saved = args.resume.as_ref().map(|name| open_saved(name.as_deref())).transpose()?;
+    let model = model(&args, saved.as_ref())?;
     args.sampling.notice(model.sampling()).iter().for_each(|notice| note_dim(notice));
+    let typed = std::io::stdin().is_terminal();
+    let saving = if args.no_save || (!typed && saved.is_none()) { Saving::Off } else { Saving::On };
     let mut chat = model.chat().sampling(args.sampling.sampling());
-    chat = args.sampling.stop.iter().fold(chat, |chat, text| chat.stop(text));
-    chat = args.sampling.ban.iter().fold(chat, |chat, text| chat.ban(text));
-    if let Some(text) = args.system {
-        chat = chat.system(text);
+    let resumed = saved.is_some();
+    if let Some(saved) = saved {
+        told_of(&saved, &model);
+        chat = chat.resume(saved);
+        let sampling = args.sampling.sampling();
+        if sampling != hob::Sampling::default() {
+            chat.set_sampling(sampling.over(chat.sampling_asked()));
+        }
+        if args.no_save {
+            chat.stop_saving();
+        }
     }
-    if let Some(n) = args.predict {
-        chat = chat.max_tokens(n);
+    if args.system.is_some() {
+        chat.set_system(args.system);
     }
-    if std::io::stdin().is_terminal() {
+    if !resumed || args.thinking.think != hob::Thinking::Auto {
+        chat = args.thinking.apply(chat);
+    }
+    if typed {
         note_dim(&format!("{} · context {}", inspect::title(model.gguf()), model.context()));
         note_dim("/help lists the commands, Ctrl-C stops a reply, Ctrl-D leaves");
     }
-    let chat = args.thinking.apply(chat);
-    Talk { chat, interrupts, think: args.thinking.think, thoughts: args.thinking.view(), out }.converse()
+    let limits = Limits { predict: args.predict, full: args.full, stop: args.sampling.stop, ban: args.sampling.ban };
+    let thoughts = args.thinking.view();
+    let mut talk = Talk { chat, lines: Lines::open(), interrupts, thoughts, machine: args.machine, limits, saving, read: Vec::new(), out };
+    talk.limit();
+    let done = talk.begin().and_then(|()| talk.converse());
+    talk.leave();
+    done
+}
+
+/// The chat that is to go on.
+fn open_saved(name: Option<&str>) -> Result<Saved, Failure> {
+    Ok(Saved::open(store::find(name)?)?)
+}
+
+/// The model that is asked for, or else the one that the chat was held with.
+fn model(args: &Args, saved: Option<&Saved>) -> Result<Model, Failure> {
+    let before = saved.and_then(Saved::model).and_then(|note| note.path.as_deref());
+    let path = match (&args.model, before) {
+        (Some(path), _) => path,
+        (None, Some(path)) if path.exists() => path,
+        (None, Some(path)) => {
+            let what = format!("the model that this chat was held with is gone: {}", path.display());
+            return Err(Failure::usage(what, "it goes on with another: hob chat MODEL.gguf --resume [NAME]"));
+        }
+        (None, None) => return args.machine.build_with(guide::gguf()?, Purpose::Chat, args.cache.folder()),
+    };
+    args.machine.build_with(args.machine.find(path)?, Purpose::Chat, args.cache.folder())
+}
+
+/// Says what became of the file, and of the model, since the chat was last open.
+fn told_of(saved: &Saved, model: &Model) {
+    saved.notes().iter().for_each(|text| note(&format!("saved chat: {}", printable(text))));
+    let now = ModelNote::of(model);
+    if let Some(before) = saved.model().filter(|before| before.hash != now.hash) {
+        note_dim(&format!("this chat was held with {}; it goes on with {}", store::called(before), store::called(&now)));
+    }
 }
 
 impl Talk<'_> {
+    /// Shows where a chat that is taken up again was, and goes on with a reply that was cut off.
+    fn begin(&mut self) -> Result<(), Failure> {
+        if self.chat.conversation().is_empty() {
+            return Ok(());
+        }
+        let conversation = self.chat.conversation();
+        let (questions, branches) = (conversation.questions().count(), conversation.branches().len());
+        let name = self.chat.saved_to().map_or("the chat", name_of);
+        let more = if branches > 1 { format!(" · on {}, one of {branches} branches", conversation.branch()) } else { String::new() };
+        let count = if questions == 1 { "1 question".to_owned() } else { format!("{questions} questions") };
+        note_dim(&format!("{name} · {count}{more}"));
+        self.show_last();
+        if self.chat.waits() { self.reply(Chat::go_on).map(drop) } else { Ok(()) }
+    }
+
+    /// The last question, and its answer where there is one.
+    fn show_last(&self) {
+        let messages = self.chat.messages();
+        let Some(asked) = messages.iter().rposition(|message| message.role == Role::User) else { return };
+        note(&format!("{}{}", ink(Ink::Prompt, "> "), printable(&messages[asked].content)));
+        for message in messages[asked + 1..].iter().filter(|message| message.role == Role::Assistant && !message.content.is_empty()) {
+            note(&printable(message.content.trim_end()));
+        }
+    }
+
     fn converse(&mut self) -> Result<(), Failure> {
-        let mut lines = Lines::open(WORDS);
         let mut warned = false;
         loop {
-            match lines.next().map_err(|e| Failure::io("standard input", e))? {
+            self.offer();
+            let prompt = self.prompt();
+            match self.lines.next(&prompt, "").map_err(|e| Failure::io("standard input", e))? {
                 Line::End => return Ok(()),
                 Line::Interrupt if warned => return Ok(()),
                 Line::Interrupt => {
@@ -152,80 +224,114 @@ impl Talk<'_> {
         }
     }
 
-    fn obey(&mut self, line: &str) -> Result<Next, Failure> {
-        match order(line) {
-            Order::Nothing => {}
-            Order::Say(text) => self.say(text)?,
-            Order::Help => note(HELP),
-            Order::Clear => {
-                self.chat.clear();
-                note_dim("the conversation is forgotten");
-            }
-            Order::System(Some(text)) => {
-                self.chat.set_system(Some(text.to_owned()));
-                note_dim("told; /clear forgets what was said before");
-            }
-            Order::System(None) => note_dim(&self.system()),
-            Order::Think(when) => self.think(when),
-            Order::Stats => self.stats(),
-            Order::Exit => return Ok(Next::Leave),
-            Order::Unknown(word) => {
-                note(&format!("no command is called {}; /help lists them (a blank in front says it to the model)", printable(word)))
-            }
-        }
-        Ok(Next::Stay)
+    /// `> `, with the branch where it is not the first, and how full the context is where that matters.
+    fn prompt(&self) -> String {
+        let branch = Some(self.chat.conversation().branch()).filter(|name| *name != "main").map(|name| printable(name).into_owned());
+        let full = Some(percent(&self.chat)).filter(|percent| *percent >= 75).map(|percent| format!("{percent} % full"));
+        let parts: Vec<String> = branch.into_iter().chain(full).collect();
+        if parts.is_empty() { "> ".into() } else { format!("{} > ", parts.join(" · ")) }
     }
 
-    /// Says it, shows the reply, then what it cost. Where that fails the chat goes on, unless nobody listens any more.
+    /// Tells the line editor what Tab may complete.
+    fn offer(&mut self) {
+        let branches = self.chat.conversation().branches().into_iter().map(|branch| branch.name).collect();
+        let known = Choices { branches, chats: Vec::new(), settings: settings::names() };
+        self.lines.complete(Box::new(move |begun: &str| {
+            let chats = if begun.starts_with("/load ") { store::list().into_iter().map(|chat| chat.name).collect() } else { Vec::new() };
+            order::complete(begun, &Choices { chats, ..known.clone() })
+        }));
+    }
+
+    /// Says it, with the files that were read for it.
     fn say(&mut self, text: &str) -> Result<(), Failure> {
-        let guard = self.interrupts.guard({
-            let canceller = self.chat.canceller();
-            move || canceller.cancel()
-        });
-        let shown = self.chat.say(text).map_err(Failure::from).and_then(|mut reply| {
-            let ending = reply::show_reply(&mut reply, self.thoughts, &guard, self.out)?;
-            Ok((ending, reply.stats(), reply.end()))
-        });
-        match shown {
-            Ok((ending, stats, end)) => remark(ending, stats, end),
-            Err(Failure::Engine(error)) => refuse(&error),
-            Err(Failure::Interrupted) => note_dim("stopped"),
-            Err(other) => return Err(other),
+        self.keep(text);
+        let whole = format!("{}{text}", self.read.concat());
+        if self.reply(|chat| chat.say(&whole))? {
+            self.read.clear();
         }
         cache::remark(self.chat.model());
         Ok(())
     }
 
-    fn system(&self) -> String {
-        let told = self.chat.messages().iter().find(|message| message.role == hob::Role::System);
-        told.map_or_else(|| "nothing is told beforehand; /system TEXT does".into(), |message| message.content.clone())
-    }
-
-    fn think(&mut self, when: Option<&str>) {
-        match when {
-            Some("hide") => self.thoughts = Thoughts::Hidden,
-            Some("show") => self.thoughts = Thoughts::Shown,
-            Some(when) => match when.parse() {
-                Ok(think) => {
-                    self.think = think;
-                    self.chat.set_thinking(think);
-                    self.chat.ignored().iter().for_each(|ignored| note_dim(&ignored.to_string()));
-                }
-                Err(why) => return note(&format!("{why}; or hide, or show")),
-            },
-            None => {}
+    /// Sees to it that what is said is saved, under a name made of what is said first. Where that cannot be, the chat goes on.
+    fn keep(&mut self, said: &str) {
+        if self.saving == Saving::Off || self.chat.saved_to().is_some() {
+            return;
         }
-        let shown = match self.thoughts {
-            Thoughts::Shown => "shown",
-            Thoughts::Hidden => "hidden",
-        };
-        note_dim(&format!("thinking {}, {shown}", self.think));
+        let kept = store::fresh(said).and_then(|path| Ok(self.chat.save_to(path)?));
+        if let Err(why) = kept {
+            self.saving = Saving::Off;
+            note("this chat is not saved:");
+            why.report();
+        }
     }
 
-    fn stats(&self) {
-        let (used, room) = (self.chat.tokens(), self.chat.model().context());
-        note_dim(&format!("{}\ncontext {used} of {room} tokens ({:.0} %)", self.chat.stats(), 100.0 * used as f64 / room.max(1) as f64));
+    /// Shows a reply, then what it cost; says whether there was one. Where that fails the chat goes on, unless nobody listens any more.
+    fn reply(&mut self, make: impl for<'c> FnOnce(&'c mut Chat) -> hob::Result<Reply<'c>>) -> Result<bool, Failure> {
+        let guard = self.interrupts.guard({
+            let canceller = self.chat.canceller();
+            move || canceller.cancel()
+        });
+        let shown = make(&mut self.chat).map_err(Failure::from).and_then(|mut reply| {
+            let ending = reply::show_reply(&mut reply, self.thoughts, &guard, self.out)?;
+            Ok((ending, reply.stats(), reply.end()))
+        });
+        drop(guard);
+        let came = match shown {
+            Ok((ending, stats, end)) => {
+                remark(ending, stats, end);
+                true
+            }
+            Err(Failure::Engine(error)) => {
+                refuse(&error);
+                false
+            }
+            Err(Failure::Interrupted) => {
+                note_dim("stopped");
+                false
+            }
+            Err(other) => return Err(other),
+        };
+        if let Some(error) = self.chat.save_error() {
+            note("this chat is saved no further:");
+            refuse(error);
+            self.chat.stop_saving();
+            self.saving = Saving::Off;
+        }
+        Ok(came)
     }
+
+    /// Hands the chat its limits.
+    fn limit(&mut self) {
+        self.chat.set_max_tokens(self.limits.predict.unwrap_or(usize::MAX));
+        self.chat.set_full(self.limits.full);
+        self.chat.set_stops(self.limits.stop.clone());
+        self.chat.set_bans(self.limits.ban.clone());
+    }
+
+    /// Closes the chat's file. One in which nothing was said goes.
+    fn leave(&mut self) {
+        let silent = self.chat.conversation().branches().iter().all(|branch| branch.questions == 0);
+        let path = self.chat.saved_to().map(Path::to_owned);
+        self.chat.stop_saving();
+        if let Some(path) = path {
+            if silent {
+                let _ = std::fs::remove_file(path);
+            } else if self.lines.are_typed() {
+                note_dim(&format!("saved as {}; hob chat --resume goes on", name_of(&path)));
+            }
+        }
+    }
+}
+
+/// How full the context is.
+fn percent(chat: &Chat) -> usize {
+    100 * chat.tokens() / chat.model().context().max(1)
+}
+
+/// The name of a saved chat.
+fn name_of(path: &Path) -> &str {
+    path.file_stem().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 fn remark(ending: Ending, stats: Stats, end: Option<EndReason>) {
@@ -234,8 +340,8 @@ fn remark(ending: Ending, stats: Stats, end: Option<EndReason>) {
         Ending::Complete => "",
     };
     note_dim(&format!("{stopped}{stats}"));
-    if let Some(remark) = reply::remark(end) {
-        note(&format!("{remark}, /clear starts anew"));
+    if end == Some(EndReason::ContextFull) {
+        note("the context is full: /set full roll lets old turns go, /clear starts anew");
     }
 }
 
@@ -244,31 +350,7 @@ fn refuse(error: &Error) {
     failure::tell(&what, &help);
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_orders_or_speech() {
-        let cases = [
-            ("", Order::Nothing),
-            ("  \t", Order::Nothing),
-            ("hello /help", Order::Say("hello /help")),
-            (" /etc is a folder", Order::Say(" /etc is a folder")),
-            ("/help", Order::Help),
-            ("/clear", Order::Clear),
-            ("/system", Order::System(None)),
-            ("/system  Be brief. ", Order::System(Some("Be brief."))),
-            ("/system\nBe\nbrief.", Order::System(Some("Be\nbrief."))),
-            ("/think", Order::Think(None)),
-            ("/think off", Order::Think(Some("off"))),
-            ("/stats", Order::Stats),
-            ("/exit", Order::Exit),
-            ("/exi now", Order::Unknown("/exi")),
-        ];
-        for (line, want) in cases {
-            assert_eq!(order(line), want, "{line:?}");
-        }
-        assert!(WORDS.iter().all(|word| !matches!(order(word), Order::Unknown(_)) && HELP.contains(word)));
-    }
+/// Now, for the ages of chats.
+fn now() -> SystemTime {
+    SystemTime::now()
 }

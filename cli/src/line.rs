@@ -10,8 +10,11 @@ use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
-use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Config, Context, Editor, Helper};
+use rustyline::validate::Validator;
+use rustyline::{
+    Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext, EventHandler, Helper, KeyCode, KeyEvent, Modifiers,
+    Movement, RepeatCount,
+};
 
 use crate::terminal::{Ink, ink};
 
@@ -32,13 +35,22 @@ pub(crate) enum Lines {
     Piped,
 }
 
+/// Gives, for the beginning of a line, where what Tab completes begins, and how it may go on.
+pub(crate) type Complete = Box<dyn Fn(&str) -> (usize, Vec<String>)>;
+
 impl Lines {
-    /// From the terminal if there is one, else from standard input. Tab completes `words` at the start of a line.
-    pub(crate) fn open(words: &'static [&'static str]) -> Lines {
-        let config = Config::builder().auto_add_history(true).build();
+    /// From the terminal if there is one, else from standard input.
+    pub(crate) fn open() -> Lines {
+        let config = Config::builder().auto_add_history(true).completion_type(rustyline::CompletionType::List).build();
         let editor = if io::stdin().is_terminal() { Editor::with_config(config).ok() } else { None };
         let Some(mut editor) = editor else { return Lines::Piped };
-        editor.set_helper(Some(Keys { words }));
+        editor.set_helper(Some(Keys { complete: Box::new(|_| (0, Vec::new())) }));
+        for enter in [KeyEvent(KeyCode::Enter, Modifiers::NONE), KeyEvent::ctrl('M')] {
+            editor.bind_sequence(enter, EventHandler::Conditional(Box::new(Enter)));
+        }
+        for enter in [KeyEvent(KeyCode::Enter, Modifiers::ALT), KeyEvent::alt('\r'), KeyEvent(KeyCode::Char('M'), Modifiers::CTRL_ALT)] {
+            editor.bind_sequence(enter, Cmd::Newline);
+        }
         let history = history_file();
         if let Some(path) = &history {
             // The first chat has none to load.
@@ -47,11 +59,29 @@ impl Lines {
         Lines::Typed { editor: Box::new(editor), history }
     }
 
-    /// The next line. A history that cannot be written is given up, silently: the chat matters more.
-    pub(crate) fn next(&mut self) -> io::Result<Line> {
+    /// Whether a person types them.
+    pub(crate) fn are_typed(&self) -> bool {
+        match self {
+            Lines::Typed { .. } => true,
+            Lines::Piped => false,
+        }
+    }
+
+    /// What Tab completes from here on.
+    pub(crate) fn complete(&mut self, complete: Complete) {
+        if let Lines::Typed { editor, .. } = self
+            && let Some(keys) = editor.helper_mut()
+        {
+            keys.complete = complete;
+        }
+    }
+
+    /// The next line, of which `begun` stands there already where it is typed. A history that cannot be written is given up, silently: the
+    /// chat matters more.
+    pub(crate) fn next(&mut self, prompt: &str, begun: &str) -> io::Result<Line> {
         match self {
             Lines::Typed { editor, history } => {
-                let line = match editor.readline(&("> ", ink(Ink::Prompt, "> "))) {
+                let line = match editor.readline_with_initial(&(prompt, ink(Ink::Prompt, prompt)), (begun, "")) {
                     Ok(line) => line,
                     Err(ReadlineError::Interrupted) => return Ok(Line::Interrupt),
                     Err(ReadlineError::Eof) => return Ok(Line::End),
@@ -63,10 +93,20 @@ impl Lines {
                 {
                     *history = None;
                 }
-                Ok(Line::Text(line.replace("\\\n", "\n")))
+                Ok(Line::Text(line.trim_end_matches('\n').to_owned()))
             }
             Lines::Piped => piped(&mut io::stdin().lock()),
         }
+    }
+}
+
+/// Enter after a backslash begins a line in its place. In a paste, whose line ends are no Enter, backslashes stay what they are.
+struct Enter;
+
+impl ConditionalEventHandler for Enter {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, ctx: &EventContext<'_>) -> Option<Cmd> {
+        let ends = ctx.pos() == ctx.line().len() && ctx.line().ends_with('\\');
+        ends.then(|| Cmd::Replace(Movement::BackwardChar(1), Some("\n".into())))
     }
 }
 
@@ -94,24 +134,18 @@ fn history_file() -> Option<PathBuf> {
     Some(folder.join("history"))
 }
 
-/// The keys that mean more here than elsewhere: Enter after a backslash, Tab in a command.
+/// What Tab does.
 pub(crate) struct Keys {
-    words: &'static [&'static str],
+    complete: Complete,
 }
 
-impl Validator for Keys {
-    fn validate(&self, ctx: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        Ok(if ctx.input().ends_with('\\') { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
-    }
-}
+impl Validator for Keys {}
 
 impl Completer for Keys {
     type Candidate = String;
 
     fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
-        let begun = line.get(..at).unwrap_or_default();
-        let fits = self.words.iter().filter(|word| begun.starts_with('/') && word.starts_with(begun));
-        Ok((0, fits.map(|word| (*word).to_owned()).collect()))
+        Ok((self.complete)(line.get(..at).unwrap_or_default()))
     }
 }
 

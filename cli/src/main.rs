@@ -17,6 +17,7 @@ mod line;
 mod logits;
 mod ls;
 mod models;
+mod nearest;
 mod npy;
 mod perplexity;
 mod plan;

@@ -23,6 +23,8 @@ pub(crate) enum Ending {
 enum Piece {
     Answer(String),
     Thought(String),
+    /// Something that the reader should know of.
+    Note(String),
 }
 
 /// Writes the pieces as they come, and ends the line.
@@ -37,6 +39,7 @@ pub(crate) fn show_reply(reply: &mut Reply<'_>, thoughts: Thoughts, guard: &Guar
             Event::Answer(text) | Event::Malformed { raw: text, .. } => Piece::Answer(text),
             Event::Thinking(text) => Piece::Thought(text),
             Event::Call(call) => Piece::Thought(format!("{}{}\n", call.name, call.arguments)),
+            Event::Rolled(rolled) => Piece::Note(rolled.to_string()),
             _ => Piece::Answer(String::new()),
         })
     };
@@ -70,6 +73,10 @@ fn write(
             Some(Ok(Piece::Thought(text))) => {
                 thinking = true;
                 aside(&ink(Ink::Dim, &printable(&text)));
+            }
+            Some(Ok(Piece::Note(text))) => {
+                let line = if last.is_none_or(|last| last == '\n') && !thinking { "" } else { "\n" };
+                aside(&format!("{line}{}\n", ink(Ink::Dim, &printable(&text))));
             }
             Some(Ok(Piece::Answer(piece))) if piece.is_empty() => {}
             Some(Ok(Piece::Answer(piece))) => {

@@ -34,6 +34,13 @@ pub(crate) fn now() -> String {
     timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
 }
 
+/// The day, as `2026-01-31`.
+pub(crate) fn date(then: SystemTime) -> String {
+    let mut day = timestamp(then.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()));
+    day.truncate(10);
+    day
+}
+
 /// Seconds since 1970 as `2026-01-31T23:59:59Z` (days to a date after Howard Hinnant's "chrono-compatible algorithms").
 pub(crate) fn timestamp(seconds: u64) -> String {
     let (days, rest) = ((seconds / 86_400) as i64, seconds % 86_400);

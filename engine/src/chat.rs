@@ -1,28 +1,49 @@
 //! Chat: a conversation with a model. A [`Chat`] owns the messages, the sampler and the cache; a [`Reply`] is the text of the
 //! answer as it comes.
 //!
+//! ```text
+//! chat.rs           what a chat is asked for, and how a turn begins
+//! reply.rs          the answer as it comes
+//! conversation.rs   messages and branches          edit.rs      undo, retry, edit, branch, another model
+//! room.rs           when the context is full       tools.rs     what the model may call
+//! save.rs           chats that are saved           saved.rs     and read again, in the format of journal.rs
+//! ```
+//!
 //! Every turn the whole conversation is rendered and tokenised anew, as templates may change what came before (drop old
-//! thinking, say), and the cache keeps the longest prefix that is still right. Bit-identical logits make that lossless.
+//! thinking, say), and the cache keeps the longest prefix that is still right. Bit-identical logits make that lossless. So an
+//! edit, another branch or a chat of yesterday need nothing of their own: what the cache holds of them is used.
 
-use crate::error::{Error, Fault, Result};
-use crate::generate::{Canceller, Course, EndReason, Session, Stats};
+use crate::error::Result;
+use crate::generate::{Canceller, Course, Session, Stats};
 use crate::grammar::Grammar;
 use crate::model::Model;
-use crate::reply::{Event, Format, Offered, Stream};
-use crate::sampler::{Logprobs, Sampler, Sampling};
-use crate::template::{Message, Role, Thinking, ToolCall};
+use crate::reply::{Format, Offered, Stream};
+use crate::sampler::{Drawn, Sampler, Sampling};
+use crate::template::{Message, Role, Thinking};
 use crate::tokenizer::{Detokenizer, Token};
+use journal::Journal;
+use room::Fitted;
+use saved::Unfinished;
 use serde_json::{Map, Value as Json};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use tools::Tool;
 
 mod ask;
+mod conversation;
+mod edit;
+mod journal;
 mod places;
+mod reply;
+mod room;
+mod save;
+mod saved;
 mod tools;
 
-/// Rounds of calls within one reply; a model that calls on and on is stopped.
-const MOST_ROUNDS: usize = 16;
+pub use conversation::{BranchInfo, Conversation};
+pub use journal::ModelNote;
+pub use reply::Reply;
+pub use room::{Full, Rolled, Usage};
+pub use saved::Saved;
 
 /// A conversation. [`say`](Chat::say) adds a message and gives the reply.
 ///
@@ -45,7 +66,8 @@ pub struct Chat {
     grammar: Option<Grammar>,
     /// How many of the likeliest tokens are asked for.
     top: Option<usize>,
-    messages: Vec<Message>,
+    conversation: Conversation,
+    full: Full,
     variables: Map<String, Json>,
     thinking: Thinking,
     tools: Vec<Tool>,
@@ -58,6 +80,11 @@ pub struct Chat {
     session: Option<Session>,
     /// One for the whole conversation: a seed gives one stream of random numbers, not the same one every turn.
     sampler: Option<Sampler>,
+    /// Where a sampler that is to be made goes on.
+    drawn: Option<Drawn>,
+    journal: Option<Journal>,
+    /// A reply that was cut off when the chat was last open.
+    unfinished: Option<Unfinished>,
 }
 
 impl Chat {
@@ -70,7 +97,8 @@ impl Chat {
             bans: Vec::new(),
             grammar: None,
             top: None,
-            messages: Vec::new(),
+            conversation: Conversation::default(),
+            full: Full::default(),
             variables: Map::new(),
             thinking: Thinking::Auto,
             tools: Vec::new(),
@@ -79,6 +107,9 @@ impl Chat {
             canceller: Canceller::default(),
             session: None,
             sampler: None,
+            drawn: None,
+            journal: None,
+            unfinished: None,
         }
     }
 
@@ -96,7 +127,7 @@ impl Chat {
 
     /// Ends every reply after `n` tokens.
     pub fn max_tokens(mut self, n: usize) -> Chat {
-        self.max_tokens = n;
+        self.set_max_tokens(n);
         self
     }
 
@@ -121,48 +152,91 @@ impl Chat {
     /// Sets a variable that the template may look at, as `enable_thinking`.
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<Json>) -> Chat {
         self.variables.insert(name.into(), value.into());
+        self.write_variables();
         self
     }
 
     /// How much the model is to think, as far as its template heeds it: [`ignored`](Chat::ignored) says what it does not.
     pub fn thinking(mut self, thinking: Thinking) -> Chat {
-        self.thinking = thinking;
+        self.set_thinking(thinking);
         self
     }
 
     /// Changes how much the model is to think.
     pub fn set_thinking(&mut self, thinking: Thinking) {
-        self.thinking = thinking;
+        if self.thinking != thinking {
+            self.thinking = thinking;
+            self.write_thinking();
+        }
     }
 
-    /// Begins with these messages, said before.
+    /// Begins with these messages, said before. A system message in front is the chat's own.
     pub fn history(mut self, messages: impl IntoIterator<Item = Message>) -> Chat {
-        self.messages.extend(messages);
+        for message in messages {
+            if message.role == Role::System && self.conversation.is_empty() {
+                self.conversation.set_system(Some(message.content));
+            } else {
+                self.conversation.push(message, None);
+            }
+        }
+        self.called = self.conversation.calls();
+        self.write_news();
         self
     }
 
     /// Changes or removes the system message. It holds from the next message on.
     pub fn set_system(&mut self, text: Option<String>) {
-        self.messages.retain(|m| m.role != Role::System);
-        if let Some(text) = text {
-            self.messages.insert(0, Message::new(Role::System, text));
-        }
+        self.conversation.set_system(text);
+        self.write_news();
     }
 
-    /// Changes how replies are sampled.
+    /// Changes how replies are sampled. Where the seed stays as it is, or is left open, the random numbers go on.
     pub fn set_sampling(&mut self, sampling: Sampling) {
+        let drawn = self.sampler.take().map(|sampler| sampler.drawn()).or(self.drawn);
+        self.drawn = drawn.filter(|drawn| sampling.seed.is_none_or(|seed| drawn.seed == Some(seed)));
         self.sampling = sampling;
-        self.sampler = None;
     }
 
-    /// The conversation so far.
+    /// How replies are sampled, as far as it was asked for.
+    pub fn sampling_asked(&self) -> &Sampling {
+        &self.sampling
+    }
+
+    /// How much the model was asked to think.
+    pub fn thinking_asked(&self) -> Thinking {
+        self.thinking
+    }
+
+    /// Changes after how many tokens a reply ends.
+    pub fn set_max_tokens(&mut self, n: usize) {
+        self.max_tokens = n;
+    }
+
+    /// Changes the texts that end a reply.
+    pub fn set_stops(&mut self, texts: impl IntoIterator<Item = String>) {
+        self.stops = texts.into_iter().collect();
+    }
+
+    /// Changes the texts that no reply says.
+    pub fn set_bans(&mut self, texts: impl IntoIterator<Item = String>) {
+        self.bans = texts.into_iter().collect();
+    }
+
+    /// The conversation so far, on the current branch.
     pub fn messages(&self) -> &[Message] {
-        &self.messages
+        self.conversation.messages()
+    }
+
+    /// The conversation with all its branches.
+    pub fn conversation(&self) -> &Conversation {
+        &self.conversation
     }
 
     /// Forgets the conversation, all but the system message.
     pub fn clear(&mut self) {
-        self.messages.retain(|m| m.role == Role::System);
+        self.unfinished = None;
+        self.conversation.clear();
+        self.write_news();
     }
 
     /// The model.
@@ -181,16 +255,17 @@ impl Chat {
         self.session.as_ref().map(Session::stats).unwrap_or_default()
     }
 
-    /// Tokens that the conversation fills of the context.
+    /// Tokens that the conversation fills of the context, as of the last reply.
     pub fn tokens(&self) -> usize {
-        if self.messages.iter().all(|m| m.role == Role::System) { 0 } else { self.session.as_ref().map_or(0, Session::len) }
+        if self.conversation.is_empty() { 0 } else { self.session.as_ref().map_or(0, Session::len) }
     }
 
     /// Says `text` and gives the reply, an iterator over its pieces. The prompt is read when the first piece is asked for.
     ///
     /// # Errors
-    /// [`Error::Input`] where the conversation does not fit into the context, [`Error::Template`] where the template refuses it,
-    /// [`Error::Memory`] where there is no room for the cache. The conversation is then as it was before.
+    /// [`Error::Input`](crate::Error::Input) where the conversation does not fit into the context,
+    /// [`Error::Template`](crate::Error::Template) where the template refuses it, [`Error::Memory`](crate::Error::Memory) where there
+    /// is no room for the cache. The conversation is then as it was before.
     pub fn say(&mut self, text: &str) -> Result<Reply<'_>> {
         self.respond([Message::new(Role::User, text)])
     }
@@ -200,29 +275,24 @@ impl Chat {
     /// # Errors
     /// As [`say`](Chat::say).
     pub fn respond(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<Reply<'_>> {
-        let course = self.course()?;
-        let begun = self.messages.len();
-        self.messages.extend(messages);
+        self.give_up_unfinished();
+        let place = self.conversation.place();
+        self.reply(messages, place)
+    }
+
+    /// Adds messages and gives the reply. Where nothing comes of it, the conversation goes back to `place`.
+    fn reply(&mut self, messages: impl IntoIterator<Item = Message>, place: conversation::Place) -> Result<Reply<'_>> {
+        messages.into_iter().for_each(|message| self.conversation.push(message, None));
+        self.write_news();
         self.session.iter_mut().for_each(Session::reset_stats);
-        match self.begin() {
-            Ok((unread, stream)) => {
+        match self.course().and_then(|course| Ok((course, self.begin()?))) {
+            Ok((course, begun)) => {
                 self.canceller.clear();
-                Ok(Reply {
-                    course: course.opens(stream.opening()),
-                    chat: self,
-                    unread,
-                    stream,
-                    ready: VecDeque::new(),
-                    turn: Turn::default(),
-                    said: String::new(),
-                    begun,
-                    rounds: 0,
-                    failed: None,
-                    stage: Stage::Prompt,
-                })
+                Ok(Reply::new(self, course, begun, place))
             }
             Err(error) => {
-                self.messages.truncate(begun);
+                self.conversation.back(place);
+                self.write_news();
                 Err(error)
             }
         }
@@ -233,7 +303,11 @@ impl Chat {
         let text = self.detokenizer();
         let course = Course::new(self.max_tokens).of_text(text, &self.stops, &self.bans, self.top).guided(self.guide()?);
         course.check()?;
-        Ok(course)
+        let course = if self.journal.is_some() { course.recorded() } else { course };
+        Ok(match self.full {
+            Full::Stop => course,
+            Full::Roll => course.pausing(),
+        })
     }
 
     /// A detokenizer that lets through what marks the parts of a reply.
@@ -247,307 +321,83 @@ impl Chat {
         tokenizer.stream().continuing().show(Arc::clone(marks))
     }
 
-    /// Readies the session and the sampler; returns the tokens of the prompt that the cache does not hold, and what will read the reply.
-    fn begin(&mut self) -> Result<(Vec<Token>, Stream)> {
-        let tools = self.schemas()?;
+    /// The variables that the template is given.
+    fn variables(&self) -> Map<String, Json> {
         let (mut variables, _) = self.model.template().heeds(self.thinking);
         variables.extend(self.variables.clone());
-        let (prompt, text) = self.model.encode_prompt(&self.messages, &tools, &variables)?;
-        let offered = if tools.is_empty() && !variables.contains_key("tools") { Offered::Nothing } else { Offered::Tools };
+        variables
+    }
+
+    /// Messages as the model reads them.
+    fn encode(&self, messages: &[Message], tools: &[Json]) -> Result<(Vec<Token>, String)> {
+        self.model.encode_prompt(messages, tools, &self.variables())
+    }
+
+    /// Readies the session and the sampler for an answer to what was said.
+    fn begin(&mut self) -> Result<Begun> {
+        let tools = self.schemas()?;
+        let Fitted { tokens: prompt, text, rolled } = self.fitted(0)?;
+        let offered = if tools.is_empty() && !self.variables().contains_key("tools") { Offered::Nothing } else { Offered::Tools };
         let stream = Stream::new(Format::of(self.model.template().source()), &text, &tools, offered);
-        let context = self.model.context();
-        if prompt.len() >= context {
-            let fault = Fault::at("conversation").expected(format!("fewer tokens than the context's {context}"));
-            let help = "say less, clear the conversation, or open the model with a larger context";
-            return Err(Error::Input(fault.found(prompt.len()).help(help)));
-        }
-        if self.sampler.is_none() {
-            let mut sampler = Sampler::new(&self.sampling.over(self.model.sampling()))?;
-            sampler.vocabulary(self.model.tokenizer());
-            self.sampler = Some(sampler);
-        }
+        self.ready_sampler()?;
+        let unread = self.keep(&prompt)?;
+        self.mark_cuts(&prompt, &tools);
+        Ok(Begun { unread, stream, rolled })
+    }
+
+    /// Cuts the session back to what it shares with a prompt, and returns the rest of that.
+    fn keep(&mut self, prompt: &[Token]) -> Result<Vec<Token>> {
         let session = match &mut self.session {
             Some(session) => session,
             empty @ None => empty.insert(Session::new(&self.model, self.canceller.clone())?),
         };
         // At least the last token is computed, for its logits.
-        let common = session.tokens().iter().zip(&prompt).take_while(|(a, b)| a == b).count().min(prompt.len().saturating_sub(1));
+        let common = session.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count().min(prompt.len().saturating_sub(1));
         if session.truncate(common).is_err() {
             session.clear()?;
         }
         let kept = session.len();
         session.count_reused(session.computed());
-        if session.needs_marks() {
-            session.expect_cuts(places::partings(&self.model, &self.messages, &prompt, &tools, &variables));
+        Ok(prompt[kept..].to_vec())
+    }
+
+    /// Tells a session that cannot be cut back everywhere where a later prompt may part from this one.
+    fn mark_cuts(&mut self, prompt: &[Token], tools: &[Json]) {
+        if !self.session.as_ref().is_some_and(Session::needs_marks) {
+            return;
         }
-        Ok((prompt[kept..].to_vec(), stream))
+        let messages = self.conversation.read_from(self.conversation.begins_at());
+        let places = places::partings(&self.model, &messages, prompt, tools, &self.variables());
+        if let Some(session) = &mut self.session {
+            session.expect_cuts(places);
+        }
+    }
+
+    /// Makes the sampler where there is none, going on where the last one was.
+    fn ready_sampler(&mut self) -> Result<()> {
+        if self.sampler.is_some() {
+            return Ok(());
+        }
+        let mut sampling = self.sampling.over(self.model.sampling());
+        sampling.seed = sampling.seed.or(self.drawn.and_then(|drawn| drawn.seed));
+        let mut sampler = Sampler::new(&sampling)?;
+        sampler.vocabulary(self.model.tokenizer());
+        if let Some(drawn) = self.drawn.take() {
+            sampler.go_on(drawn);
+        }
+        self.sampler = Some(sampler);
+        self.write_sampling();
+        Ok(())
     }
 }
 
-/// How far a reply has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The prompt is to be read.
-    Prompt,
-    /// Tokens come.
-    Tokens,
-    /// Its end is settled: what was said is in the conversation.
-    Settled,
-}
-
-/// What the model has made of its turn.
-#[derive(Default)]
-struct Turn {
-    said: String,
-    thought: String,
-    calls: Vec<ToolCall>,
-}
-
-/// The answer as it comes: an iterator over pieces of its text, each whole UTF-8; what the model thinks and calls is not among them,
-/// but in [`events`](Reply::events). Dropping it stops it; what was said stays in the conversation. Where it ends before anything is
-/// said, by a cancel or an error, the question is taken back with it.
-pub struct Reply<'a> {
-    chat: &'a mut Chat,
+/// A turn that is ready to be read and answered.
+struct Begun {
+    /// Tokens of the prompt that the cache does not hold.
     unread: Vec<Token>,
+    /// What will read the reply.
     stream: Stream,
-    ready: VecDeque<Event>,
-    turn: Turn,
-    /// The answer's text, of all rounds.
-    said: String,
-    /// Messages before it was begun.
-    begun: usize,
-    /// Rounds of calls that were run.
-    rounds: usize,
-    /// An error to be handed out after what is ready.
-    failed: Option<Error>,
-    course: Course,
-    stage: Stage,
-}
-
-impl Reply<'_> {
-    /// What it has cost so far.
-    pub fn stats(&self) -> Stats {
-        self.chat.stats()
-    }
-
-    /// What stops it from another thread.
-    pub fn canceller(&self) -> Canceller {
-        self.chat.canceller()
-    }
-
-    /// Why it ended; `None` while it has not, or where it ended with an error.
-    pub fn end(&self) -> Option<EndReason> {
-        self.course.end()
-    }
-
-    /// Whether the answer is whole: as its [`grammar`](Chat::grammar) wants it, or without one, not cut by a limit.
-    pub fn is_whole(&self) -> bool {
-        self.course.is_whole()
-    }
-
-    /// The log-probabilities of the tokens so far, where [`Chat::logprobs`] asked for them.
-    pub fn logprobs(&self) -> &[Logprobs] {
-        self.course.logprobs()
-    }
-
-    /// What has been said so far.
-    pub fn said(&self) -> &str {
-        &self.said
-    }
-
-    /// What the model has thought so far, since its last call.
-    pub fn thought(&self) -> &str {
-        &self.turn.thought
-    }
-
-    /// What the model has called and nobody has run.
-    pub fn calls(&self) -> &[ToolCall] {
-        &self.turn.calls
-    }
-
-    /// The reply as data: thinking, answer, calls, their results, and its end.
-    ///
-    /// ```
-    /// use hob::{Event, Model};
-    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.gguf");
-    /// let mut chat = Model::open(path)?.chat().max_tokens(8);
-    /// for event in chat.say("Hello!")?.events() {
-    ///     match event? {
-    ///         Event::Thinking(text) => eprint!("{text}"),
-    ///         Event::Answer(text) => print!("{text}"),
-    ///         Event::End(reason) => println!("[{reason}]"),
-    ///         other => println!("{other:?}"),
-    ///     }
-    /// }
-    /// # Ok::<(), hob::Error>(())
-    /// ```
-    pub fn events(&mut self) -> impl Iterator<Item = Result<Event>> {
-        std::iter::from_fn(|| self.event())
-    }
-
-    /// The whole answer at once.
-    ///
-    /// # Errors
-    /// As the iterator.
-    pub fn text(mut self) -> Result<String> {
-        for piece in &mut self {
-            piece?;
-        }
-        Ok(self.said.clone())
-    }
-
-    /// The next event.
-    fn event(&mut self) -> Option<Result<Event>> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some(Ok(event));
-            }
-            if self.stage == Stage::Settled {
-                return self.failed.take().map(Err);
-            }
-            match self.piece() {
-                Some(Ok(piece)) => self.hear(&piece),
-                Some(Err(error)) => self.fail(error),
-                None => self.over(),
-            }
-        }
-    }
-
-    /// The next piece of what the model writes, markers included.
-    fn piece(&mut self) -> Option<Result<String>> {
-        let (Some(session), Some(sampler)) = (&mut self.chat.session, &mut self.chat.sampler) else { return None };
-        if self.stage == Stage::Prompt {
-            self.stage = Stage::Tokens;
-            match session.feed(&std::mem::take(&mut self.unread)) {
-                Ok(()) => {
-                    sampler.forget();
-                    session.tokens().iter().for_each(|token| sampler.accept(*token));
-                }
-                Err(Error::Cancelled) => {
-                    self.course.finish(EndReason::Cancelled);
-                    return None;
-                }
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        session.advance_text(sampler, &mut self.course)
-    }
-
-    fn hear(&mut self, piece: &str) {
-        self.stream.push(piece);
-        self.take();
-    }
-
-    /// Takes note of the events that are there.
-    fn take(&mut self) {
-        while let Some(mut event) = self.stream.next() {
-            match &mut event {
-                Event::Thinking(text) => self.turn.thought.push_str(text),
-                Event::Malformed { raw, .. } => {
-                    self.turn.said.push_str(raw);
-                    self.said.push_str(raw);
-                }
-                Event::Answer(text) => {
-                    let parted = self.turn.said.is_empty() && !self.said.is_empty();
-                    self.turn.said.push_str(text);
-                    if parted && self.rounds > 0 {
-                        text.insert_str(0, "\n\n");
-                    }
-                    self.said.push_str(text);
-                }
-                Event::Call(call) => {
-                    self.chat.called += 1;
-                    if call.id.is_empty() {
-                        // Nine letters and digits: Mistral's templates want no other.
-                        call.id = format!("call{:05}", self.chat.called % 100_000);
-                    }
-                    self.turn.calls.push(call.clone());
-                }
-                Event::Calling(_) | Event::Result { .. } | Event::End(_) => {}
-            }
-            self.ready.push_back(event);
-        }
-    }
-
-    /// No more comes: what is held back is decided.
-    fn flush(&mut self) {
-        let rest = self.course.rest();
-        self.stream.push(&rest);
-        self.stream.finish();
-        self.take();
-    }
-
-    /// The model has ended its turn, or was ended. Where it called tools that are run here, they are, and it goes on.
-    fn over(&mut self) {
-        self.flush();
-        let runs = self.course.end() == Some(EndReason::EndOfTurn) && self.rounds < MOST_ROUNDS && self.chat.runs(&self.turn.calls);
-        if !runs {
-            self.settle();
-            self.ready.extend(self.course.end().map(Event::End));
-            return;
-        }
-        let turn = std::mem::take(&mut self.turn);
-        self.chat.messages.push(Message::new(Role::Assistant, turn.said).thinking(turn.thought).calls(turn.calls.clone()));
-        for call in &turn.calls {
-            let result = self.chat.run(call);
-            self.ready.push_back(result);
-        }
-        self.rounds += 1;
-        match self.chat.begin().and_then(|begun| Ok((begun, self.chat.course()?))) {
-            Ok(((unread, stream), course)) => {
-                let course = course.opens(stream.opening());
-                (self.unread, self.stream, self.course, self.stage) = (unread, stream, course, Stage::Prompt);
-            }
-            Err(error) => self.fail(error),
-        }
-    }
-
-    fn fail(&mut self, error: Error) {
-        self.flush();
-        self.settle();
-        self.failed = Some(error);
-    }
-
-    /// Puts what was said into the conversation.
-    fn settle(&mut self) {
-        if self.stage == Stage::Settled {
-            return;
-        }
-        self.stage = Stage::Settled;
-        self.chat.session.iter_mut().for_each(Session::keep);
-        let turn = &self.turn;
-        let silent = turn.said.is_empty() && turn.thought.is_empty() && turn.calls.is_empty();
-        let ended = matches!(self.course.end(), Some(EndReason::EndOfTurn | EndReason::StopString));
-        if silent && !ended && self.said.is_empty() {
-            self.chat.messages.truncate(self.begun);
-            return;
-        }
-        let message = Message::new(Role::Assistant, turn.said.clone()).thinking(turn.thought.clone()).calls(turn.calls.clone());
-        self.chat.messages.push(message);
-    }
-}
-
-impl Iterator for Reply<'_> {
-    type Item = Result<String>;
-
-    fn next(&mut self) -> Option<Result<String>> {
-        loop {
-            match self.event()? {
-                Ok(Event::Answer(text) | Event::Malformed { raw: text, .. }) => return Some(Ok(text)),
-                Ok(Event::Thinking(_) | Event::Calling(_) | Event::Call(_) | Event::Result { .. } | Event::End(_)) => {}
-                Err(error) => return Some(Err(error)),
-            }
-        }
-    }
-}
-
-impl Drop for Reply<'_> {
-    fn drop(&mut self) {
-        if self.stage != Stage::Settled {
-            self.flush();
-        }
-        self.settle();
-    }
+    rolled: Option<Rolled>,
 }
 
 #[cfg(test)]

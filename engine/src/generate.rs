@@ -14,11 +14,11 @@ use crate::batch::{Entry, Logits};
 use crate::cache::Cache;
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
-use crate::sampler::{Sampler, logprobs};
+use crate::sampler::{Drawn, Sampler, logprobs};
 pub use crate::stats::Stats;
 use crate::tokenizer::Token;
 pub(crate) use course::Course;
-use course::{Ends, Said};
+use course::{Ends, Said, WhenFull};
 pub use iterate::{Generator, Pieces};
 use keep::Known;
 pub use marks::Mark;
@@ -370,7 +370,7 @@ impl Session {
             if !course.piece.is_empty() {
                 return Some(Ok(std::mem::take(&mut course.piece)));
             }
-            if course.is_over() {
+            if course.is_over() || course.is_paused() {
                 return None;
             }
             if let Err(error) = self.turn(sampler, course) {
@@ -379,10 +379,28 @@ impl Session {
         }
     }
 
+    /// Comes to where a generation was, by the record of what it sampled. Log-probabilities are not among what it brings back.
+    pub(crate) fn replay(&mut self, record: &[(Token, Drawn)], sampler: &mut Sampler, course: &mut Course) -> Result<()> {
+        let (top, kept) = (course.top.take(), course.record.take());
+        for &(token, drawn) in record {
+            if course.is_over() || course.left == 0 || self.tokens.len() >= self.capacity() {
+                break;
+            }
+            self.add(token, sampler, course)?;
+            sampler.go_on(drawn);
+            self.stats.generated_tokens = 0;
+        }
+        (course.top, course.record) = (top, kept);
+        Ok(())
+    }
+
     /// Takes a generation one token further, or to its end.
     fn turn(&mut self, sampler: &mut Sampler, course: &mut Course) -> Result<()> {
         if let Some(end) = course.ends_before(self.capacity() - self.tokens.len()) {
-            course.finish(end);
+            match (end, course.full) {
+                (EndReason::ContextFull, WhenFull::Pause) => course.paused = true,
+                (end, _) => course.finish(end),
+            }
             return self.settle();
         }
         let start = Instant::now();
@@ -419,7 +437,7 @@ impl Session {
         self.followed(token)?;
         self.stats.generated_tokens += 1;
         course.left -= 1;
-        match course.hear(self.model.tokenizer(), Said { token, logprobs }, learnt, self.tokens.len()) {
+        let done = match course.hear(self.model.tokenizer(), Said { token, logprobs }, learnt, self.tokens.len()) {
             Verdict::GoOn => Ok(()),
             Verdict::Stop(cut) => self.truncate(self.tokens.len() - cut),
             Verdict::Banned(back, token, learnt) => {
@@ -432,10 +450,14 @@ impl Session {
                 sampler.relearn(learnt);
                 course.watch.forbid(position, token);
                 course.left += back;
-                self.stats.generated_tokens -= back;
+                self.stats.generated_tokens = self.stats.generated_tokens.saturating_sub(back);
                 Ok(())
             }
+        };
+        if let Some(record) = &mut course.record {
+            record.push((token, sampler.drawn()));
         }
+        done
     }
 
     /// The next token: the model's, or one that ends the text as its grammar wants it while there is room for that; `None` where it
@@ -443,7 +465,11 @@ impl Session {
     fn choose(&mut self, sampler: &mut Sampler, course: &mut Course) -> Result<Option<Token>> {
         if course.closing.is_empty() {
             let token = self.next_token(sampler, course)?;
-            let left = self.capacity() - self.tokens.len();
+            let left = match course.full {
+                WhenFull::End => self.capacity() - self.tokens.len(),
+                // There will be room again.
+                WhenFull::Pause => usize::MAX,
+            };
             let Some(guide) = &mut course.guide else { return Ok(Some(token)) };
             let Some(closing) = guide.closes(token, course.left.min(left))? else { return Ok(Some(token)) };
             course.limit = Some(if course.left > left { EndReason::ContextFull } else { EndReason::MaxTokens });

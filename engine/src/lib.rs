@@ -28,6 +28,9 @@
 //!   control token.
 //! * A reply's text is its answer. Its [`events`](Reply::events) tell all: thinking, answer, tool calls, the end. [`Chat::tool`] gives the
 //!   model a closure to call; [`Chat::thinking`] says how much it is to think.
+//! * Nothing that was said is lost: [`Chat::undo`], [`retry`](Chat::retry) and [`edit`](Chat::edit) keep what they take back as a branch, and
+//!   [`Chat::save_to`] writes every token as it comes; [`Chat::resume`] goes on with the same bits. When the context is full, replies end,
+//!   or old turns go and it is said: [`Chat::full`].
 //! * A [`Session`] is one level down: tokens in ([`feed`](Session::feed)), tokens out ([`generate`](Session::generate)), logits to look at.
 //!   It can be forked, marked and gone back to, and saved; [`ModelOptions::prefix_cache`] and [`ModelOptions::prefix_folder`] let sessions
 //!   share what they have computed, in memory and on disk, without changing a bit of what is said.

@@ -1,5 +1,6 @@
 //! The built program as its users meet it: what it prints where, and how it exits.
 
+mod chat;
 mod errors;
 mod generation;
 mod guide;
@@ -74,7 +75,8 @@ const FOREIGN: [&str; 22] = [
 /// hob, away from the reader's own history, level, colours and models.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hob"));
-    command.args(args).env("XDG_STATE_HOME", scratch("state")).env("HOB_CACHE", scratch("cache")).env("NO_COLOR", "1").stdin(Stdio::null());
+    command.args(args).env("XDG_STATE_HOME", scratch("state")).env("HOB_CACHE", scratch("cache")).env("HOB_DATA", scratch("data"));
+    command.env("NO_COLOR", "1").stdin(Stdio::null());
     for name in FOREIGN {
         command.env_remove(name);
     }

@@ -97,7 +97,8 @@ impl Chat {
             Ok(text) => text,
             Err(why) => format!("error: {why}"),
         };
-        self.messages.push(Message::result(call, content.clone()));
+        self.conversation.push(Message::result(call, content.clone()), None);
+        self.write_news();
         Event::Result { id: call.id.clone(), name: call.name.clone(), content }
     }
 }

@@ -4,7 +4,7 @@ use super::EndReason;
 use super::watch::{Verdict, Watch};
 use crate::error::Result;
 use crate::grammar::{Guide, Opening};
-use crate::sampler::{Learnt, Logprobs};
+use crate::sampler::{Drawn, Learnt, Logprobs};
 use crate::tokenizer::{Detokenizer, Token, Tokenizer};
 use std::collections::VecDeque;
 
@@ -13,6 +13,14 @@ use std::collections::VecDeque;
 pub(super) enum Ends {
     Stop,
     Ignore,
+}
+
+/// What becomes of a generation when the context is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WhenFull {
+    End,
+    /// It waits until there is room again.
+    Pause,
 }
 
 /// A token, with its log-probabilities where they are asked for.
@@ -24,6 +32,11 @@ pub(super) struct Said {
 /// See the module.
 pub(crate) struct Course {
     pub(super) ends: Ends,
+    pub(super) full: WhenFull,
+    /// The context is full, and it waits.
+    pub(super) paused: bool,
+    /// Every token that was sampled, those that were taken back too, and where sampling was after it: what is needed to come here again.
+    pub(super) record: Option<Vec<(Token, Drawn)>>,
     pub(super) left: usize,
     pub(super) end: Option<EndReason>,
     /// An error was handed out.
@@ -54,6 +67,9 @@ impl Course {
     pub(crate) fn new(max_tokens: usize) -> Course {
         Course {
             ends: Ends::Stop,
+            full: WhenFull::End,
+            paused: false,
+            record: None,
             left: max_tokens,
             end: None,
             over: false,
@@ -95,6 +111,34 @@ impl Course {
     /// Whether the text is whole: as its grammar wants it, or else not cut.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// Keeps a record of what is sampled.
+    pub(crate) fn recorded(mut self) -> Course {
+        self.record = Some(Vec::new());
+        self
+    }
+
+    /// Waits where the context is full, instead of ending.
+    pub(crate) fn pausing(mut self) -> Course {
+        self.full = WhenFull::Pause;
+        self
+    }
+
+    /// Whether it waits for room.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Goes on, the session being shorter by so many tokens that came before it.
+    pub(crate) fn go_on(&mut self, shorter: usize) {
+        self.paused = false;
+        self.watch.shift(shorter);
+    }
+
+    /// What was sampled since the last call.
+    pub(crate) fn sampled(&mut self) -> Vec<(Token, Drawn)> {
+        self.record.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Makes text from here on.
@@ -173,6 +217,7 @@ impl Course {
             (EndReason::MaxTokens | EndReason::ContextFull, Some(guide)) => guide.is_whole(),
             (EndReason::MaxTokens | EndReason::ContextFull | EndReason::Cancelled, _) | (EndReason::StopString, Some(_)) => false,
         };
+        self.paused = false;
         self.flush();
     }
 

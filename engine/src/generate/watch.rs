@@ -137,6 +137,11 @@ impl Watch {
         self.forbidden.push((position, token));
     }
 
+    /// So many tokens before those that are held have gone.
+    pub(super) fn shift(&mut self, shorter: usize) {
+        self.forbidden.iter_mut().for_each(|(at, _)| *at -= shorter.min(*at));
+    }
+
     /// Lets go what may go, `len` tokens being there in all: bytes to `text`, tokens to `ready`.
     pub(super) fn release(&mut self, len: usize, text: &mut Vec<u8>, ready: &mut VecDeque<Said>) {
         let whole = self.within(self.opening(&self.bans));

@@ -17,6 +17,7 @@ mod stream;
 pub(crate) use format::{Format, Shape};
 pub(crate) use stream::{Message, Offered, Stream, message};
 
+use crate::chat::Rolled;
 use crate::generate::EndReason;
 use crate::template::ToolCall;
 
@@ -48,6 +49,8 @@ pub enum Event {
         /// What is wrong with it.
         why: String,
     },
+    /// The context is full, and old turns make room: see [`Full::Roll`](crate::chat::Full::Roll).
+    Rolled(Rolled),
     /// The reply has ended; nothing comes after it.
     End(EndReason),
 }

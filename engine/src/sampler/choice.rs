@@ -34,6 +34,18 @@ pub(crate) struct Learnt {
     pub(super) weight: f64,
 }
 
+impl Learnt {
+    /// To the last bit.
+    pub(super) fn bits(self) -> [u64; 3] {
+        [self.mu, self.sum, self.weight].map(f64::to_bits)
+    }
+
+    pub(super) fn of_bits(bits: [u64; 3]) -> Learnt {
+        let [mu, sum, weight] = bits.map(f64::from_bits);
+        Learnt { mu, sum, weight }
+    }
+}
+
 /// Mirostat 1 looks at this many to estimate the exponent.
 const ESTIMATE: usize = 100;
 

@@ -35,6 +35,7 @@ use dry::Dry;
 use penalties::Penalties;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// The state of sampling: the random numbers, what was said, what was learnt from it, and buffers. See the module for what it computes.
@@ -55,6 +56,19 @@ pub struct Sampler {
     pending: Option<(Token, Learnt)>,
     buffers: Buffers,
     spare: Vec<f32>,
+}
+
+/// What sampling has to remember to go on elsewhere, beside the tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Drawn {
+    /// The seed, where it is known.
+    #[serde(skip)]
+    pub(crate) seed: Option<u64>,
+    /// Random numbers used up, in words of 32 bits.
+    pub(crate) random: u64,
+    /// What mirostat or adaptive-p has learnt, as the bits of three f64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) learnt: Option<[u64; 3]>,
 }
 
 /// The numbers of the steps that have no state.
@@ -241,6 +255,19 @@ impl Sampler {
     /// Whether there are steps of one's own, which may look at any logit.
     pub(crate) fn has_custom(&self) -> bool {
         !self.custom.is_empty()
+    }
+
+    /// How far the random numbers have come, and what was learnt.
+    pub(crate) fn drawn(&self) -> Drawn {
+        let learnt = (self.learnt != self.choice.beginning()).then(|| self.learnt.bits());
+        Drawn { seed: Some(self.seed), random: self.rng.get_word_pos() as u64, learnt }
+    }
+
+    /// Goes on where a sampler of the same seed was.
+    pub(crate) fn go_on(&mut self, drawn: Drawn) {
+        self.rng.set_word_pos(drawn.random.into());
+        self.learnt = drawn.learnt.map_or(self.choice.beginning(), Learnt::of_bits);
+        self.pending = None;
     }
 
     /// What was learnt from the tokens accepted so far.

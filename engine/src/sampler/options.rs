@@ -4,12 +4,14 @@ use super::Candidate;
 use crate::error::{Error, Fault, Result};
 use crate::gguf::Metadata;
 use crate::tokenizer::Token;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// A step of sampling. The default order is that of [`Step::DEFAULT`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Step {
     /// Repeat, frequency and presence penalties.
     Penalties,
@@ -99,7 +101,8 @@ impl FromStr for Step {
 }
 
 /// Whether the surprise of what is said is held at a target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mirostat {
     /// It is not.
     #[default]
@@ -148,7 +151,8 @@ impl PartialEq for Custom {
 /// # assert_eq!(hob::Sampler::new(&even)?.sample(&mut [1.0, 9.0, 0.0, 9.0])? % 2, 0);
 /// # Ok::<(), hob::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Sampling {
     /// Seed of the draw; unset: a different one each time ([`Sampler::seed`](super::Sampler::seed) tells it).
     pub seed: Option<u64>,
@@ -201,11 +205,19 @@ pub struct Sampling {
     /// How much of the past adaptive-p keeps with every token (default 0.9).
     pub adaptive_decay: Option<f32>,
     /// Added to the logits of these tokens before the first step; minus infinity bans one.
+    #[serde(deserialize_with = "biases")]
     pub logit_bias: Vec<(Token, f32)>,
     /// The steps in their order; one that is not named does nothing (default [`Step::DEFAULT`]).
     pub steps: Option<Vec<Step>>,
-    /// Steps of one's own, made where [`Step::Custom`] stands.
+    /// Steps of one's own, made where [`Step::Custom`] stands. They are not serialised.
+    #[serde(skip)]
     pub custom: Vec<Custom>,
+}
+
+/// JSON has no infinity: a bias that it wrote as null bans its token.
+fn biases<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<(Token, f32)>, D::Error> {
+    let pairs = Vec::<(Token, Option<f32>)>::deserialize(from)?;
+    Ok(pairs.into_iter().map(|(token, bias)| (token, bias.unwrap_or(f32::NEG_INFINITY))).collect())
 }
 
 /// Setters that take what the field holds.

@@ -3,10 +3,12 @@
 
 use super::json;
 use minijinja::Value;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 /// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The instructions.
     System,
@@ -31,7 +33,7 @@ impl Role {
 }
 
 /// A tool that the model wants called.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// What its result refers to: the model's own, or made by hob.
     pub id: String,
@@ -42,7 +44,7 @@ pub struct ToolCall {
 }
 
 /// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Message {
     /// Who speaks.
@@ -50,10 +52,13 @@ pub struct Message {
     /// What is said.
     pub content: String,
     /// What the model thought before it; most templates drop it from earlier turns.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub thinking: String,
     /// What the model called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<ToolCall>,
     /// Of a tool's result: the call's id and the tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<(String, String)>,
 }
 

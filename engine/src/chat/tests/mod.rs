@@ -1,8 +1,10 @@
 //! Conversations with a decoder that computes nothing: history, reuse of the cache, and what errors and cancels leave behind.
 
+use super::reply::MOST_ROUNDS;
 use super::*;
 use crate::fake;
 use crate::tokenizer::Special;
+use crate::{EndReason, Error, Event};
 use std::time::Duration;
 
 /// Characters of two to four bytes: in the tiny vocabulary each byte is a token.
@@ -240,3 +242,7 @@ fn thinking_is_opened_by_the_prompt_and_what_is_ignored_is_said() {
     let chat = model.chat().offer(double()).thinking(Thinking::Off);
     assert_eq!(chat.ignored().len(), 2, "{:?}", chat.ignored());
 }
+
+mod edit;
+mod room;
+mod saved;
