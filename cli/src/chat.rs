@@ -33,7 +33,7 @@ In the chat:
 What is typed in a terminal is saved as it goes, where only you can read it; hob chat --resume goes on.
 
 Examples:
-  hob chat                    ask hob's guide, the tiny model in the box
+  hob chat                           ask hob's guide, the tiny model in the box
   hob chat MODEL.gguf
   hob chat --resume                  go on with the newest chat, on the model it was held with
   hob chat --resume why-is-the-sky   the one that is called so
@@ -94,6 +94,7 @@ struct Talk<'a> {
     interrupts: Interrupts,
     thoughts: Thoughts,
     machine: Machine,
+    cache: CacheFlags,
     limits: Limits,
     saving: Saving,
     /// Texts of files that go with the next message.
@@ -140,7 +141,18 @@ pub(crate) fn run(mut args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     }
     let limits = Limits { predict: args.predict, full: args.full, stop: args.sampling.stop, ban: args.sampling.ban };
     let thoughts = args.thinking.view();
-    let mut talk = Talk { chat, lines: Lines::open(), interrupts, thoughts, machine: args.machine, limits, saving, read: Vec::new(), out };
+    let mut talk = Talk {
+        chat,
+        lines: Lines::open(),
+        interrupts,
+        thoughts,
+        machine: args.machine,
+        cache: args.cache,
+        limits,
+        saving,
+        read: Vec::new(),
+        out,
+    };
     talk.limit();
     let done = talk.begin().and_then(|()| talk.converse());
     talk.leave();
@@ -152,19 +164,19 @@ fn open_saved(name: Option<&str>) -> Result<Saved, Failure> {
     Ok(Saved::open(store::find(name)?)?)
 }
 
-/// The model that is asked for, or else the one that the chat was held with.
+/// The model that is asked for, or else the one that the chat was held with, or else the guide.
 fn model(args: &Args, saved: Option<&Saved>) -> Result<Model, Failure> {
     let before = saved.and_then(Saved::model).and_then(|note| note.path.as_deref());
-    let path = match (&args.model, before) {
-        (Some(path), _) => path,
-        (None, Some(path)) if path.exists() => path,
+    let gguf = match (&args.model, before) {
+        (Some(model), _) => args.machine.find(model)?,
+        (None, Some(path)) if path.exists() => args.machine.find(path)?,
         (None, Some(path)) => {
             let what = format!("the model that this chat was held with is gone: {}", path.display());
             return Err(Failure::usage(what, "it goes on with another: hob chat MODEL.gguf --resume [NAME]"));
         }
-        (None, None) => return args.machine.build_with(guide::gguf()?, Purpose::Chat, args.cache.folder()),
+        (None, None) => guide::gguf()?,
     };
-    args.machine.build_with(args.machine.find(path)?, Purpose::Chat, args.cache.folder())
+    args.machine.build_with(gguf, Purpose::Chat, args.cache.folder())
 }
 
 /// Says what became of the file, and of the model, since the chat was last open.
@@ -249,7 +261,6 @@ impl Talk<'_> {
         if self.reply(|chat| chat.say(&whole))? {
             self.read.clear();
         }
-        cache::remark(self.chat.model());
         Ok(())
     }
 
@@ -292,6 +303,7 @@ impl Talk<'_> {
             }
             Err(other) => return Err(other),
         };
+        cache::remark(self.chat.model());
         if let Some(error) = self.chat.save_error() {
             note("this chat is saved no further:");
             refuse(error);

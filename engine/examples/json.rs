@@ -33,7 +33,10 @@ fn main() -> hob::Result<()> {
     // The type is the schema.
     let mut chat = model.chat().sampling(Sampling::new(42).temperature(0.7)).max_tokens(1024);
     let recipe: Recipe = chat.ask("A recipe for a simple soup, as JSON: name, minutes, difficulty, ingredients with grams.")?;
-    println!("{recipe:#?}");
+    println!("{} · {} minutes · {:?}", recipe.name, recipe.minutes, recipe.difficulty);
+    for Ingredient { name, grams } in &recipe.ingredients {
+        println!("  {grams} g {name}");
+    }
 
     // Or a grammar of one's own: JsonSchema, Regex, Lark, Gbnf.
     let yes_or_no = Grammar::Gbnf("root ::= (\"Yes\" | \"No\") \", because \" [a-z ]{5,60} \".\"".into());

@@ -149,7 +149,14 @@ impl Text {
             if self.find(name).is_some() {
                 return Err(format!("a second fact `{name}`"));
             }
-            self.facts.push(Fact { name: name.to_owned(), topic, phrases: Default::default(), answer: String::new(), follow: Vec::new() });
+            self.facts.push(Fact {
+                name: name.to_owned(),
+                topic,
+                phrases: Default::default(),
+                ways: Default::default(),
+                answer: String::new(),
+                follow: Vec::new(),
+            });
             return Ok(());
         }
         let (key, rest) = line.split_once(": ").ok_or("expected `key: …`")?;

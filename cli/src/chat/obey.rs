@@ -217,7 +217,8 @@ impl Talk<'_> {
 
     fn model(&mut self, path: Option<&str>) -> Result<(), Failure> {
         if let Some(path) = path {
-            let model = self.machine.open(&order::home(path), Purpose::Chat)?;
+            let gguf = self.machine.find(&order::home(path))?;
+            let model = self.machine.build_with(gguf, Purpose::Chat, self.cache.folder())?;
             self.chat.set_model(&model);
             self.chat.ignored().iter().for_each(|ignored| note_dim(&ignored.to_string()));
         }

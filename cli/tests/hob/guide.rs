@@ -10,38 +10,7 @@ use super::command;
 use super::{TINY, hob, hob_reads};
 
 /// What the guide tells of and the program may not have yet.
-const COMING: &[&str] = &[
-    "hob pull",
-    "hob ls",
-    "hob show",
-    "hob rm",
-    "hob plan",
-    "hob cache",
-    "hob chat --resume",
-    "hob chat --no-save",
-    "--full",
-    "--no-cache",
-    "hob run --json",
-    "hob run --logprobs",
-    "hob run --json-schema",
-    "hob run --grammar",
-    "hob run --draft",
-    "hob bench --json",
-    "hob bench --synthetic",
-    "/undo",
-    "/retry",
-    "/edit",
-    "/branch",
-    "/branches",
-    "/read",
-    "/save",
-    "/load",
-    "/export",
-    "/context",
-    "/set",
-    "/model",
-    "/tools",
-];
+const COMING: &[&str] = &[];
 
 /// The words of a help, but for its examples: flags, commands, what the chat understands.
 fn words(help: &str) -> BTreeSet<String> {

@@ -82,7 +82,7 @@ impl Session {
     }
 
     fn keep_now(&mut self, place: Where) {
-        let (model, len) = (self.model.clone(), self.cache.len());
+        let (model, len) = (self.model.clone(), self.cache.len().min(self.tokens.len()));
         let known = match place {
             Where::Everywhere => self.known.on_disk.min(self.known.in_memory),
             Where::Memory => self.known.in_memory,

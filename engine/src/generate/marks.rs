@@ -94,7 +94,7 @@ impl Session {
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory) where there is no room for the copy.
     pub fn checkpoint(&self) -> Result<Mark> {
-        Ok(Mark { tokens: self.tokens.clone(), logits: self.logits().to_vec(), cache: self.cache.checkpoint()? })
+        Ok(Mark { tokens: self.tokens.clone(), logits: self.logits().to_vec(), cache: self.cache.checkpoint_at(self.computed())? })
     }
 
     /// Comes back to a mark: the tokens are those of then. Where the session, or another one whose mark it is, has gone a way on which
@@ -103,6 +103,7 @@ impl Session {
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory) where there is no room to go back.
     pub fn restore(&mut self, mark: &Mark) -> Result<()> {
+        self.settle()?;
         let common = self.tokens.iter().zip(&mark.tokens).take_while(|(a, b)| a == b).count();
         let held = common >= mark.cache.len() && mark.cache.len() <= self.cache.len() && self.cache.restore(&mark.cache).is_ok();
         if held {

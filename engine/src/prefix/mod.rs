@@ -313,7 +313,7 @@ impl Prefixes {
 
     /// Writes a whole session into one file.
     pub(crate) fn write(identity: Identified, path: &Path, tokens: &[Token], cache: &Cache, model: String) -> Result<()> {
-        let (len, mut payload) = (cache.len(), Vec::new());
+        let (len, mut payload) = (cache.len().min(tokens.len()), Vec::new());
         let fault = || Fault::at(path.display().to_string());
         if cache.saved() == Saved::Never || len == 0 {
             return Err(Error::Input(fault().expected("a session with something computed, on the CPU").found(format!("{len} positions"))));
