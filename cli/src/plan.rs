@@ -208,12 +208,6 @@ fn rate(tokens: f64) -> String {
     if tokens < 10.0 { format!("{tokens:.1}/s") } else { format!("{tokens:.0}/s") }
 }
 
-/// What a type of cache is called.
-fn kv(kind: KvType) -> &'static str {
-    let names = <KvName as clap::ValueEnum>::value_variants();
-    names.iter().find(|name| KvType::from(**name) == kind).map_or("?", |name| name.name())
-}
-
 fn gib(bytes: u64) -> String {
     units::bytes(bytes)
 }
@@ -265,7 +259,7 @@ fn one(subject: &Subject, plan: &Plan, speed: Speed, machine: &Machine, ask: &As
     let (k, v) = plan.cache_types();
     if plan.cache() > 0 {
         let each = plan.cache_with(plan.context() + 64, k, v).saturating_sub(plan.cache()) / 64;
-        rows.push(row("cache", plan.cache(), format!("{}, {}; {} for each token more", kv(k), kv(v), gib(each))));
+        rows.push(row("cache", plan.cache(), format!("{}, {}; {} for each token more", k.name(), v.name(), gib(each))));
     }
     if plan.recurrent() > 0 {
         rows.push(row("recurrent state", plan.recurrent(), "whatever the context".into()));
@@ -301,14 +295,14 @@ fn contexts(plan: &Plan, memory: &Memory, out: &mut dyn Write) -> Result<(), Fai
     if plan.cache() == 0 || largest.iter().all(|(_, tokens)| *tokens == 0) {
         return Ok(());
     }
-    let told: Vec<String> = largest.iter().map(|(kind, tokens)| format!("{tokens} in {}", kv(*kind))).collect();
+    let told: Vec<String> = largest.iter().map(|(kind, tokens)| format!("{tokens} in {}", kind.name())).collect();
     writeln!(out, "  largest context that fits: {} (trained for {})", told.join(", "), plan.trained())?;
     Ok(())
 }
 
-/// The types that a cache can have, the most exact last.
-fn kinds_of_cache() -> Vec<KvType> {
-    <KvName as clap::ValueEnum>::value_variants().iter().map(|name| KvType::from(*name)).collect()
+/// The types of cache that differ in what fits, the most exact first.
+fn kinds_of_cache() -> [KvType; 3] {
+    [KvType::F16, KvType::Q8_0, KvType::Q4_0]
 }
 
 /// A model in each of its types: which is the best for the machine.
@@ -445,7 +439,7 @@ fn object(subject: &Subject, plan: &Plan, machine: &Machine, ask: &Ask) -> Resul
     let (memory, speed) = (&machine.memory, plan.speed(&machine.profile));
     let (k, v) = plan.cache_types();
     let contexts: serde_json::Map<String, Value> =
-        kinds_of_cache().into_iter().map(|kind| (kv(kind).to_owned(), json!(plan.largest_context(memory, kind, kind)))).collect();
+        kinds_of_cache().into_iter().map(|kind| (kind.name().to_owned(), json!(plan.largest_context(memory, kind, kind)))).collect();
     let weights: serde_json::Map<String, Value> =
         plan.weights().iter().map(|(part, bytes)| (part.name().to_owned(), json!(bytes))).collect();
     let mut object = json!({
@@ -455,7 +449,7 @@ fn object(subject: &Subject, plan: &Plan, machine: &Machine, ask: &Ask) -> Resul
         "context": plan.context(),
         "context_trained": plan.trained(),
         "context_that_fits": contexts,
-        "cache_types": [kv(k), kv(v)],
+        "cache_types": [k.name(), v.name()],
         "weights": weights,
         "weights_resident": plan.weights_resident(),
         "cache": plan.cache(),

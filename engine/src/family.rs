@@ -123,6 +123,9 @@ const BASE: Family = Family {
     fix: |_| {},
 };
 
+/// `general.architecture` of files that hold what reads pictures or sound, and no language model.
+pub const PROJECTOR: &str = "clip";
+
 /// All families.
 pub static FAMILIES: &[Family] = &[
     Family { names: &["llama"], models: "Llama 1–3.x, Mistral, Mixtral, Yi, TinyLlama", pairing: Pairing::Adjacent, ..BASE },
@@ -313,7 +316,7 @@ fn deepseek4(config: &mut Config) {
 
 /// Architectures that hob cannot run, by the block that it lacks for them.
 pub static LACKING: &[(&str, &[&str])] = &[
-    ("an encoder of pictures or sound, which goes with a language model in a file of its own: open that one", &["clip"]),
+    ("an encoder of pictures or sound, which goes with a language model in a file of its own: open that one", &[PROJECTOR]),
     ("a vocoder: the file makes sound, not text", &["wavtokenizer-dec"]),
     (
         "attention in both directions: it is an encoder, which turns text into vectors and writes none",

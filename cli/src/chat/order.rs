@@ -78,7 +78,7 @@ pub(super) const GROUPS: &[(&str, &[Command])] = &[
     ),
 ];
 
-const KEYS: &str = "/help: this. Tab completes, \\ Enter or Alt-Enter begins a line, Ctrl-C stops it.";
+const KEYS: &str = "/help: this. Tab completes, \\ Enter or Alt-Enter begins a line, Ctrl-C stops.";
 
 /// What a line asks for.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The seam between the decoder and what computes it.
 //!
-//! A [`Backend`] offers about two dozen verbs, each a step of a transformer with a name in the literature: coarse enough to
+//! A [`Backend`] offers some three dozen verbs, each a step of a transformer with a name in the literature: coarse enough to
 //! be one parallel region on a CPU and one kernel on a GPU. Tensors are `f32 [tokens, width]`; a verb writes into a tensor
 //! it is given, so buffers are made once and decoding allocates nothing. Token ids and positions ride in the back end's
 //! [`Step`](Backend::Step), filled once by [`begin`](Backend::begin); only [`read`](Backend::read) brings anything back. A verb

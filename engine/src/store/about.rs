@@ -1,7 +1,7 @@
 //! What a model is, in a few facts from its header.
 
 use crate::error::Result;
-use crate::family::Family;
+use crate::family::{Family, PROJECTOR};
 use crate::gguf::Gguf;
 
 use super::{Entry, name};
@@ -122,7 +122,7 @@ impl About {
         let role = match said.as_str() {
             "mmproj" => Role::Projector,
             "adapter" => Role::Adapter,
-            _ if family == "clip" => Role::Projector,
+            _ if family == PROJECTOR => Role::Projector,
             "model" | "" if gguf.tensors().len() == 0 => Role::Vocabulary,
             "model" | "" => Role::Model,
             other => Role::Other(other.to_owned()),

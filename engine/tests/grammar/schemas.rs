@@ -46,7 +46,7 @@ fn of_depth(dice: &mut Dice, depth: u32) -> Json {
         6 => json!({"enum": [1, "two", null, [3, "x"], {"k": false}, 2.5]}),
         7 => json!({"const": dice.pick(&["fixed", "quo\"te", "ü", ""])}),
         8 | 9 => array(dice, depth),
-        10 | 11 | 12 => object(dice, depth),
+        10..=12 => object(dice, depth),
         _ => match dice.roll(3) {
             0 => json!({"anyOf": [of_depth(dice, depth - 1), of_depth(dice, depth - 1)]}),
             1 => json!({"$ref": dice.pick(&["#/$defs/leaf", "#/$defs/tree"])}),

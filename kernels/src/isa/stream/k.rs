@@ -155,7 +155,7 @@ impl Scales {
     fn set(&mut self, scales: __m256i) {
         for (i, place) in self.0.iter_mut().enumerate() {
             // Bytes 4i … 4i + 3, each twice, with nothing above it.
-            let lane = 0x8003_8003_8002_8002_8001_8001_8000_8000 | 0x0004_0004_0004_0004_0004_0004_0004_0004 * i as u128;
+            let lane = 0x8003_8003_8002_8002_8001_8001_8000_8000 | (0x0004_0004_0004_0004_0004_0004_0004_0004 * i as u128);
             let words = [lane as i64, (lane >> 64) as i64];
             let which = _mm256_setr_epi64x(words[0], words[1], words[0], words[1]);
             let scales = _mm256_shuffle_epi8(scales, which);
