@@ -1,5 +1,7 @@
 //! `hob plan`: whether a model fits, with how much context, and how fast it will be, before it is loaded or downloaded.
 
+mod object;
+
 use std::io::Write;
 use std::path::Path;
 
@@ -7,21 +9,24 @@ use hob::cache::KvType;
 use hob::catalogue::{self, Entry, Use};
 use hob::device::{Presence, devices};
 use hob::gguf::Gguf;
-use hob::plan::{Ask, Choice, Fits, Memory, Part, Plan, Profile, Speed, best, tier};
+use hob::plan::{Ask, Choice, Fits, Memory, Part, Plan, Profile, Speed, best};
 use hob::quantize::FileType;
+use hob::store::Reference;
 use hob::{Device, Fault};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::failure::Failure;
 use crate::flags::{KvName, at_least_one};
 use crate::folders;
 use crate::inspect;
+use crate::models::{self, Meant};
 use crate::table::{Side, plain};
 use crate::terminal::{Waiting, printable};
 use crate::units;
 
 const AFTER: &str = "\
-MODEL is a .gguf file, or a model that hob knows by name, with or without a type: qwen3-4b, qwen3-4b:Q8_0.
+MODEL is a .gguf file, a model that hob knows by name, with or without a type (qwen3-4b, qwen3-4b:Q8_0), one of hob ls, or one that
+hob pull would bring (user/repo:QUANT, an address), of which the header alone is read.
 Without MODEL: what fits this machine best, by use, and what would fit others.
 
 Speeds are predictions from what this machine was measured at once, in some seconds; --measure measures anew.
@@ -30,6 +35,7 @@ Examples:
   hob plan
   hob plan --memory 16G
   hob plan qwen3-30b-a3b -c 32768
+  hob plan bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0
   hob plan MODEL.gguf --json";
 
 /// Flags of `hob plan`.
@@ -141,33 +147,54 @@ pub(crate) fn profile(threads: Option<usize>, anew: bool) -> Result<Profile, Fai
 
 /// A model to plan for.
 enum Subject {
-    File(Gguf),
+    /// A file's header, of one that is here or not.
+    Header(Gguf),
     Known(&'static Entry, FileType),
 }
 
 impl Subject {
     fn of(name: &str) -> Result<Subject, Failure> {
         let path = Path::new(name);
-        if path.exists() || name.ends_with(".gguf") {
-            return Ok(Subject::File(Gguf::open(path)?));
+        if !path.exists()
+            && let Ok((entry, kind)) = catalogue::find_quantized(name)
+        {
+            return Ok(Subject::Known(entry, kind.unwrap_or_else(|| entry.usual())));
         }
-        let (entry, kind) = catalogue::find_quantized(name)?;
-        Ok(Subject::Known(entry, kind.unwrap_or_else(|| entry.usual())))
+        Ok(Subject::Header(match models::meant(path, &models::listing(&[]))? {
+            Meant::File(path) => Gguf::open(path)?,
+            Meant::Here(entry) => Gguf::open(entry.usable()?)?,
+            Meant::Elsewhere(reference) => head(&reference)?,
+        }))
     }
 
     fn title(&self) -> String {
         match self {
-            Subject::File(gguf) => inspect::title(gguf),
+            Subject::Header(gguf) => inspect::title(gguf),
             Subject::Known(entry, kind) => format!("{} · {} {}", entry.title, units::count(entry.parameters), kind.name()),
         }
     }
 
     fn plan(&self, ask: &Ask) -> Result<Plan, Failure> {
         Ok(match self {
-            Subject::File(gguf) => Plan::of(gguf, ask)?,
+            Subject::Header(gguf) => Plan::of(gguf, ask)?,
             Subject::Known(entry, kind) => Plan::of(&entry.header(*kind, None)?, ask)?,
         })
     }
+}
+
+/// The header of a model that is not here: some megabytes of it are read, and nothing is kept.
+#[cfg(feature = "hub")]
+fn head(reference: &Reference) -> Result<Gguf, Failure> {
+    let hub = crate::pull::hub()?;
+    let remote = crate::pull::look_up(&hub, reference)?;
+    let _waiting = Waiting::on(format!("reading the header of {}", remote.name));
+    Ok(hub.head(&remote)?)
+}
+
+#[cfg(not(feature = "hub"))]
+fn head(reference: &Reference) -> Result<Gguf, Failure> {
+    let fault = Fault::at(format!("`{reference}`")).found("not on this machine");
+    Err(Failure::Engine(hob::Error::Input(fault.help("this hob was built without `hub`: download it and give its path"))))
 }
 
 /// Runs `hob plan`.
@@ -188,7 +215,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
         let plan = subject.plan(&ask)?;
         let speed = plan.speed(&machine.profile);
         if args.json {
-            objects.push(object(subject, &plan, &machine, &ask)?);
+            objects.push(object::one(subject, &plan, &machine, &ask)?);
             continue;
         }
         if at > 0 {
@@ -197,7 +224,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
         one(subject, &plan, speed, &machine, &ask, out)?;
     }
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &json!({ "machine": about(&machine), "models": objects })).map_err(std::io::Error::from)?;
+        serde_json::to_writer_pretty(&mut *out, &json!({ "machine": object::about(&machine), "models": objects })).map_err(std::io::Error::from)?;
         writeln!(out)?;
     }
     Ok(())
@@ -353,7 +380,7 @@ fn overview(ask: &Ask, machine: &Machine, as_json: bool, out: &mut dyn Write) ->
     };
     let elsewhere: &[u64] = if machine.supposed { &[] } else { &[8, 16, 32, 64] };
     if as_json {
-        return Ok(overview_json(&choices, machine, elsewhere, out)?);
+        return Ok(object::overview(&choices, machine, elsewhere, out)?);
     }
     writeln!(out, "{}\n", machine_line(machine))?;
     let sides = [Side::Left, Side::Right, Side::Right, Side::Right, Side::Left];
@@ -386,91 +413,6 @@ fn section(choices: &[Choice], title: &str, memory: &Memory, most: usize, rows: 
         let uses = if uses.len() == Use::ALL.len() { "everything".to_owned() } else { uses.join(", ") };
         rows.push([format!("  {}", choice.entry.name), gib(choice.plan.resident()), prompt, answer, uses]);
     }
-}
-
-fn overview_json(choices: &[Choice], machine: &Machine, elsewhere: &[u64], out: &mut dyn Write) -> std::io::Result<()> {
-    let names = |memory: &Memory| -> Value {
-        let of = |wanted: Use| (wanted.name().to_owned(), best(choices, wanted, memory).iter().map(|c| json!(c.entry.name)).collect());
-        Value::Object(Use::ALL.into_iter().map(of).collect())
-    };
-    let tiers: serde_json::Map<String, Value> = elsewhere.iter().map(|gb| (format!("{gb}"), names(&Memory::of_size(gb << 30)))).collect();
-    let models: Vec<Value> = choices
-        .iter()
-        .map(|c| {
-            json!({
-                "name": c.entry.name,
-                "title": c.entry.title,
-                "parameters": c.entry.parameters,
-                "active": c.entry.active,
-                "type": c.kind.name(),
-                "file_bytes": c.plan.file_bytes(),
-                "resident": c.plan.resident(),
-                "fits": c.plan.fits(&machine.memory).is_yes(),
-                "tier": tier(&c.plan),
-                "prompt_per_second": c.speed.map(|s| s.prompt),
-                "answer_per_second": c.speed.map(|s| s.answer),
-                "uses": c.entry.uses.iter().map(|u| u.name()).collect::<Vec<_>>(),
-                "thinking": c.entry.thinking.name(),
-                "license": c.entry.license,
-                "repository": c.entry.repository,
-            })
-        })
-        .collect();
-    let all = json!({ "machine": about(machine), "here": names(&machine.memory), "tiers": tiers, "models": models });
-    serde_json::to_writer_pretty(&mut *out, &all)?;
-    writeln!(out)
-}
-
-fn about(machine: &Machine) -> Value {
-    let Machine { memory, profile, .. } = machine;
-    json!({
-        "memory_total": memory.total,
-        "memory_available": memory.available,
-        "supposed": machine.supposed,
-        "threads": profile.of.threads,
-        "level": profile.of.level,
-        "read_bytes_per_second": profile.read,
-        "int8_products_per_second": profile.int8,
-        "measured": profile.measured,
-    })
-}
-
-fn object(subject: &Subject, plan: &Plan, machine: &Machine, ask: &Ask) -> Result<Value, Failure> {
-    let (memory, speed) = (&machine.memory, plan.speed(&machine.profile));
-    let (k, v) = plan.cache_types();
-    let contexts: serde_json::Map<String, Value> =
-        kinds_of_cache().into_iter().map(|kind| (kind.name().to_owned(), json!(plan.largest_context(memory, kind, kind)))).collect();
-    let weights: serde_json::Map<String, Value> =
-        plan.weights().iter().map(|(part, bytes)| (part.name().to_owned(), json!(bytes))).collect();
-    let mut object = json!({
-        "title": subject.title(),
-        "architecture": plan.architecture(),
-        "file_bytes": plan.file_bytes(),
-        "context": plan.context(),
-        "context_trained": plan.trained(),
-        "context_that_fits": contexts,
-        "cache_types": [k.name(), v.name()],
-        "weights": weights,
-        "weights_resident": plan.weights_resident(),
-        "cache": plan.cache(),
-        "recurrent": plan.recurrent(),
-        "scratch": plan.scratch(),
-        "program": plan.program(),
-        "resident": plan.resident(),
-        "fits": plan.fits(memory).is_yes(),
-        "tier": tier(plan),
-        "prompt_per_second": speed.prompt,
-        "answer_per_second": speed.answer,
-        "answer_per_second_full": speed.answer_full,
-    });
-    if let Subject::Known(entry, kind) = subject {
-        let plans = plans(entry, ask)?;
-        object["name"] = json!(entry.name);
-        object["type"] = json!(kind.name());
-        object["repository"] = json!(entry.repository);
-        object["best_type"] = json!(best_type(&plans, machine).map(|at| plans[at].0.name()));
-    }
-    Ok(object)
 }
 
 #[cfg(test)]

@@ -52,10 +52,16 @@ pub fn about(text: &Text, fact: usize, dice: &mut Dice) -> Dialogue {
     Dialogue { system: None, turns: vec![Turn { fact, question: asked, answer: answer(text, fact, None) }] }
 }
 
-/// How often a fact is asked for: the more ways, the more often.
+/// How often a fact is asked for: the more ways, the more often. A greeting is what most people begin with, and a word or two of small
+/// talk leave less to recognise them by than a question does.
 fn weight(fact: &Fact) -> f64 {
     let ways: usize = fact.ways.iter().sum();
-    let more = if fact.name == "other" { 7.0 } else { 1.0 };
+    let more = match (fact.name.as_str(), fact.topic) {
+        ("other", _) => 7.0,
+        ("hello", _) => 4.0,
+        (_, "talk") => 1.5,
+        _ => 1.0,
+    };
     more * (ways.clamp(8, 1000) as f64).sqrt()
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use hob::plan::{Fingerprint, Profile};
 use serde_json::json;
 
 use super::{Done, TINY, command, scratch};
@@ -226,6 +227,25 @@ fn a_model_is_pulled_and_used_by_its_name() {
     let missing = with(&["pull", "ada/Other"]);
     assert!(missing.code == Some(1) && missing.err.contains("404") && missing.err.contains("check the spelling"), "{}", missing.err);
     assert!(with(&["pull", "zebra"]).err.contains("no model of this name"));
+}
+
+#[test]
+fn a_model_elsewhere_is_planned_by_its_header_and_nothing_stays() {
+    let (home, hub) = (Home::new("planned"), hub(1 << 30));
+    let mut profile = Profile::example();
+    profile.of = Fingerprint::of_this_machine(hob::default_threads()).expect("a level");
+    profile.keep(&home.at("cache/profile.json")).expect("kept");
+    let plan = |name: &str, more: &[&str]| {
+        let mut command = home.command(&[&["plan", name], more].concat());
+        Done::new(command.env("HF_ENDPOINT", &hub.endpoint).output().expect("hob runs"))
+    };
+    let there = plan("ada/Loom-GGUF", &["--json"]).json();
+    let here = plan(TINY, &["--json"]).json();
+    assert_eq!(there["models"][0]["resident"], here["models"][0]["resident"]);
+    assert!(plan("ada/Loom-GGUF:Q4_K_M", &[]).fine().contains("fits"));
+    assert!(!home.at(".cache/huggingface").exists());
+    let missing = plan("ada/Other", &[]);
+    assert!(missing.code == Some(1) && missing.err.contains("404"), "{}", missing.err);
 }
 
 #[test]

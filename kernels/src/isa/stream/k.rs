@@ -25,9 +25,6 @@ const PARKED: usize = 2048;
 /// Blocks whose f are parked where rows are short: few, so that they stay in the first cache while weights stream through it.
 const SOON: usize = 128;
 
-/// f of blocks, four a place; the first step ends nothing, so what it parks lies in front of them.
-type Parked = [[f32; 4]; 1 + PARKED / 4];
-
 /// Different fours of activations' blocks that a row can begin with: one for each of its own fours, or more where the next
 /// row begins within a four.
 const FOURS: usize = 64;
@@ -47,18 +44,26 @@ pub(super) fn multiply<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: One
         *four = Four::new([block(4 * i), block(4 * i + 1), block(4 * i + 2), block(4 * i + 3)]);
     }
     let together = (SOON / n).next_multiple_of(8).max(8);
-    let mut parked = [[0f32; 4]; 1 + PARKED / 4];
+    // Few rows are long, and clearing for all of them what those need would show.
+    let (mut few, mut many);
+    let parked: &mut [[f32; 4]] = if n <= PARKED / 64 {
+        few = [[0f32; 4]; 1 + PARKED / 32];
+        &mut few
+    } else {
+        many = [[0f32; 4]; 1 + PARKED / 4];
+        &mut many
+    };
     for (rows, out) in rows.chunks(together * row_bytes).zip(out.chunks_mut(together)) {
-        park::<BYTES>(rows.as_chunks().0, &each[..fours], &mut parked);
+        park::<BYTES>(rows.as_chunks().0, &each[..fours], parked);
         chains(parked[1..].as_flattened(), n, |block| x.wide[block * x.stride].d, out);
     }
     true
 }
 
-/// f of all blocks, from place 1 on; they meet the fours in `x`, again and again.
+/// f of all blocks, four a place, from place 1 on: the first step ends nothing. They meet the fours in `x`, again and again.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn park<const BYTES: usize>(blocks: &[[u8; BYTES]], x: &[Four], parked: &mut Parked) {
+fn park<const BYTES: usize>(blocks: &[[u8; BYTES]], x: &[Four], parked: &mut [[f32; 4]]) {
     let (fours, rest) = blocks.as_chunks::<4>();
     let mut last = [[0; BYTES]; 4];
     last[..rest.len()].copy_from_slice(rest);
@@ -257,7 +262,7 @@ fn with_mins<const BYTES: usize>(
 }
 
 /// Bytes from what is read to what is asked for: what the hardware reads ahead is in the second cache by then.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 3072;
 
 /// Asks for the lines that correspond to block `which` of four.
 #[target_feature(enable = "avx2,fma,f16c")]
