@@ -261,15 +261,16 @@ fn with_mins<const BYTES: usize>(
     f
 }
 
-/// Bytes from what is read to what is asked for: what the hardware reads ahead is in the second cache by then.
-const AHEAD: usize = 3072;
+/// Bytes from what is read to what is asked for, into the second cache: three pages, of which a small one ends the hardware's own
+/// reading ahead. Into the first cache nothing is asked for: its few places for lines under way would be taken.
+const AHEAD: usize = 12 << 10;
 
 /// Asks for the lines that correspond to block `which` of four.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn ask_for<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], which: usize) {
     for line in (which * BYTES).div_ceil(64)..((which + 1) * BYTES).div_ceil(64) {
-        prefetch(blocks.as_ptr().cast(), AHEAD + 64 * line);
+        prefetch::<_MM_HINT_T1>(blocks.as_ptr().cast(), AHEAD + 64 * line);
     }
 }
 
@@ -328,13 +329,17 @@ fn fifth_bits<const BYTES: usize>(block: &[u8; BYTES], which: usize) -> __m256i 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn q6_k<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], x: &Four, waiting: &mut Waiting) -> [f32; 4] {
+    ask_for(blocks, 0);
     let s0 = q6_k_sum(&blocks[0], x.x[0]);
     let s = waiting.s();
+    ask_for(blocks, 1);
     let s1 = q6_k_sum(&blocks[1], x.x[1]);
     let f = waiting.f::<BYTES>(s);
     waiting.s[0] = pair_up(s0, s1);
+    ask_for(blocks, 2);
     let s2 = q6_k_sum(&blocks[2], x.x[2]);
     waiting.d[0] = halves([&blocks[0], &blocks[1], &blocks[2], &blocks[3]], 208);
+    ask_for(blocks, 3);
     let s3 = q6_k_sum(&blocks[3], x.x[3]);
     waiting.s[1] = pair_up(s2, s3);
     f

@@ -19,7 +19,7 @@
 //!
 //! Ideas: llama.cpp's AVX2 dot products (codes in the file's order, scales shuffled out of one vector). Tried and dropped, on
 //! Zen 4 (`benches/record`): headers of eight blocks ahead (twice as slow from memory), touching the next page, prefetching
-//! Q6_K and Q8_0 at all, tiles of K formats; Q5_0 and MXFP4 here (no faster than in lanes of rows).
+//! K formats into the first cache, tiles of them; Q5_0 and MXFP4 here (no faster than in lanes of rows).
 #![allow(unsafe_code)]
 
 mod flat;
@@ -60,14 +60,14 @@ fn four_rows<const BYTES: usize>(rows: &[u8], row_bytes: usize) -> [&[[u8; BYTES
 #[inline(always)]
 fn prefetch_tile<const BYTES: usize>(tile: &[u8], row_bytes: usize, i: usize) {
     for line in 0..(4 * BYTES).div_ceil(64) {
-        prefetch(tile.as_ptr(), 4 * row_bytes + i * 4 * BYTES + 64 * line);
+        prefetch::<_MM_HINT_T0>(tile.as_ptr(), 4 * row_bytes + i * 4 * BYTES + 64 * line);
     }
 }
 
 #[inline(always)]
-fn prefetch(from: *const u8, at: usize) {
+fn prefetch<const CACHE: i32>(from: *const u8, at: usize) {
     // SAFETY: a hint, which reads nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) }
+    unsafe { _mm_prefetch::<CACHE>(from.wrapping_add(at).cast()) }
 }
 
 /// The sum of each of four vectors.
