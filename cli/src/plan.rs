@@ -224,7 +224,8 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
         one(subject, &plan, speed, &machine, &ask, out)?;
     }
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &json!({ "machine": object::about(&machine), "models": objects })).map_err(std::io::Error::from)?;
+        serde_json::to_writer_pretty(&mut *out, &json!({ "machine": object::about(&machine), "models": objects }))
+            .map_err(std::io::Error::from)?;
         writeln!(out)?;
     }
     Ok(())

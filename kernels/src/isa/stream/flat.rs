@@ -1,71 +1,204 @@
 //! [`super`] for the formats of 32 weights a block, each with a scale of the activations of its own.
+//!
+//! ```text
+//! row      [0] … [7] [8] …        eight blocks a step: products, two by two to one sum a block, f of the eight ──▶ parked
+//! eight rows parked               the chains, lanes are rows
+//! ```
 
-use super::{chains, codes, floats4, four_rows, halves, load16, load32, prefetch_tile, tree};
+use super::{ask_for, chains, codes, load16, load32, pair_up, pairs_to_fours};
 use crate::Format;
 use crate::format::table::NONLINEAR;
 use crate::isa::OneToken;
 use crate::matmul::Flat;
 use std::arch::x86_64::*;
 
-const Q8_0: usize = Format::Q8_0.block_bytes();
+const BYTES: usize = Format::Q8_0.block_bytes();
 
 /// Q4_0 and IQ4_NL have blocks of this size; they are told apart by what their codes mean.
 const NIBBLES: usize = Format::Q4_0.block_bytes();
 
-/// What 4-bit codes stand for.
+/// What codes stand for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Codes {
-    /// Themselves, 8 taken off (Q4_0).
+enum Codes {
+    /// Four bits: themselves, 8 taken off.
     Biased,
-    /// A place in the table (IQ4_NL).
+    /// Four bits: a place in the table.
     Nonlinear,
+    /// Signed bytes.
+    Bytes,
 }
 
-/// Rows of a format of 4 bits, in tiles of four: of a single row the chain of sums would be waited for.
+/// A format whose codes are known when its loops are compiled, so that no block asks what they are.
+trait Known {
+    const CODES: Codes;
+}
+
+struct Q4_0;
+#[allow(non_camel_case_types)]
+struct IQ4_NL;
+struct Q8_0;
+
+impl Known for Q4_0 {
+    const CODES: Codes = Codes::Biased;
+}
+
+impl Known for IQ4_NL {
+    const CODES: Codes = Codes::Nonlinear;
+}
+
+impl Known for Q8_0 {
+    const CODES: Codes = Codes::Bytes;
+}
+
+/// Longest row, in blocks, of which eight are parked: 16 KB.
+const PARKED: usize = 512;
+
+/// Rows of Q4_0: whether they are short enough to be parked.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn nibble_tiles(codes: Codes, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) {
-    for (rows, out) in rows.chunks(4 * row_bytes).zip(out.chunks_mut(4)) {
-        // A constant in each call, so that no block asks which it is.
-        let acc = match codes {
-            Codes::Biased => nibble_tile(Codes::Biased, rows, row_bytes, x),
-            Codes::Nonlinear => nibble_tile(Codes::Nonlinear, rows, row_bytes, x),
-        };
-        out.copy_from_slice(&acc[..out.len()]);
-    }
+pub(super) fn q4_0(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    multiply::<NIBBLES, Q4_0>(rows, row_bytes, x, out)
 }
 
+/// The same of IQ4_NL.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn iq4_nl(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    multiply::<NIBBLES, IQ4_NL>(rows, row_bytes, x, out)
+}
+
+/// The same of Q8_0.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn q8_0(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    multiply::<BYTES, Q8_0>(rows, row_bytes, x, out)
+}
+
+/// Eight rows at a time, blocks in the file's order, then their chains.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn nibble_tile(meaning: Codes, tile: &[u8], row_bytes: usize, x: OneToken) -> [f32; 4] {
-    let [a, b, c, d] = four_rows::<NIBBLES>(tile, row_bytes);
-    let mut acc = _mm_setzero_ps();
-    for i in 0..a.len().min(b.len()).min(c.len()).min(d.len()) {
-        prefetch_tile::<NIBBLES>(tile, row_bytes, i);
-        let (x, at) = (&x.flat[i / 8 * x.stride], i % 8);
-        let blocks = [&a[i], &b[i], &c[i], &d[i]];
-        let q = load32(codes(&x.q), 32 * at);
-        let s = tree([dot(meaning, blocks[0], q), dot(meaning, blocks[1], q), dot(meaning, blocks[2], q), dot(meaning, blocks[3], q)]);
-        let s = match meaning {
-            Codes::Biased => _mm_sub_epi32(s, _mm_set1_epi32(8 * x.sums[at])),
-            Codes::Nonlinear => s,
-        };
-        acc = _mm_fmadd_ps(_mm_mul_ps(halves(blocks, 0), _mm_cvtepi32_ps(s)), _mm_set1_ps(x.d[at]), acc);
+fn multiply<const N: usize, F: Known>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    let n = row_bytes / N;
+    if n > PARKED {
+        return false;
     }
-    floats4(acc)
-}
-
-/// Partial sums of S of one block.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn dot(meaning: Codes, block: &[u8; NIBBLES], x: __m256i) -> __m256i {
-    let nibbles = load16(block, 2);
-    let nibbles = _mm256_set_m128i(_mm_srli_epi16::<4>(nibbles), nibbles);
-    let nibbles = _mm256_and_si256(nibbles, _mm256_set1_epi8(15));
-    let products = match meaning {
-        Codes::Biased => _mm256_maddubs_epi16(nibbles, x),
-        Codes::Nonlinear => signed(looked_up(&NONLINEAR, nibbles), x),
+    // A row's last eight may reach into the next one's place, which is written after it. Few rows are long, and clearing for
+    // all of them what those need would show.
+    let (mut few, mut many);
+    let parked: &mut [f32] = if n <= PARKED / 8 {
+        few = [0f32; PARKED + 7];
+        &mut few
+    } else {
+        many = [0f32; 8 * PARKED + 7];
+        &mut many
     };
-    _mm256_madd_epi16(products, _mm256_set1_epi16(1))
+    for (rows, out) in rows.chunks(8 * row_bytes).zip(out.chunks_mut(8)) {
+        for (i, row) in rows.chunks_exact(row_bytes).enumerate() {
+            park::<N, F>(row, x, &mut parked[i * n..]);
+        }
+        chains(parked, n, |block| x.flat[block / 8 * x.stride].d[block % 8], out);
+    }
+    true
+}
+
+/// f of the blocks of a row, in whole eights.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn park<const N: usize, F: Known>(row: &[u8], x: OneToken, parked: &mut [f32]) {
+    let (eights, rest) = row.as_chunks::<N>().0.as_chunks::<8>();
+    let places = parked.as_chunks_mut::<8>().0;
+    for (i, (eight, place)) in eights.iter().zip(&mut *places).enumerate() {
+        // Signed bytes come as fast unasked for.
+        if F::CODES != Codes::Bytes {
+            // Not all of these lines are others than the last ones; to ask twice costs less than to ask which.
+            ask_for(eight.as_ptr().cast(), 0..8 * N);
+        }
+        *place = f::<N, F>(eight, &x.flat[i * x.stride]);
+    }
+    if !rest.is_empty() {
+        let mut last = [[0; N]; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        places[eights.len()] = f::<N, F>(&last, &x.flat[eights.len() * x.stride]);
+    }
+}
+
+/// f of eight blocks.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn f<const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat) -> [f32; 8] {
+    let q = codes(&x.q);
+    let product = |i: usize| product::<N, F>(&blocks[i], load32(q, 32 * i));
+    // Sums of blocks 0 to 3 in one lane, of 4 to 7 in the other, once the lanes of both are added.
+    let lanes = |a: __m256i, b: __m256i| [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)];
+    let ones = _mm256_set1_epi16(1);
+    let s = match F::CODES {
+        // 8 · 2 · 15 · 127 fits in 16 bits.
+        Codes::Biased => {
+            let four = |i: usize| fours16([product(i), product(i + 1), product(i + 2), product(i + 3)]);
+            let [a, b] = lanes(four(0), four(4));
+            _mm256_madd_epi16(_mm256_add_epi16(a, b), ones)
+        }
+        Codes::Nonlinear | Codes::Bytes => {
+            let wide = |i: usize| _mm256_madd_epi16(product(i), ones);
+            let four = |i: usize| pairs_to_fours([pair_up(wide(i), wide(i + 1)), pair_up(wide(i + 2), wide(i + 3))]);
+            let [a, b] = lanes(four(0), four(4));
+            _mm256_add_epi32(a, b)
+        }
+    };
+    let s = match F::CODES {
+        Codes::Biased => _mm256_sub_epi32(s, _mm256_slli_epi32::<3>(sums(x))),
+        Codes::Nonlinear | Codes::Bytes => s,
+    };
+    let d = _mm256_cvtph_ps(scales(blocks));
+    floats8(_mm256_mul_ps(d, _mm256_cvtepi32_ps(s)))
+}
+
+/// d of eight blocks. That of block i is number i of the eight half words at i · (N - 2), so none has to be moved.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn scales<const N: usize>(blocks: &[[u8; N]; 8]) -> __m128i {
+    const { assert!(7 * (N - 2) + 16 <= 8 * N) };
+    // SAFETY: 16 bytes from there on are in the eight blocks.
+    let at = |i: usize| unsafe { _mm_loadu_si128(blocks.as_ptr().cast::<u8>().add(i * (N - 2)).cast()) };
+    let four = |i: usize| {
+        let (low, high) = (_mm_blend_epi32::<0b10>(at(i), at(i + 2)), _mm_blend_epi32::<0b1000>(at(i + 4), at(i + 6)));
+        _mm_blend_epi32::<0b1100>(low, high)
+    };
+    _mm_blend_epi16::<0b1010_1010>(four(0), four(1))
+}
+
+/// Products of a block, two by two in 16 bits.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn product<const N: usize, F: Known>(block: &[u8; N], x: __m256i) -> __m256i {
+    match F::CODES {
+        Codes::Biased => _mm256_maddubs_epi16(nibbles(block), x),
+        Codes::Nonlinear => signed(looked_up(&NONLINEAR, nibbles(block)), x),
+        Codes::Bytes => signed(load32(block, 2), x),
+    }
+}
+
+/// The lower four bits of 16 bytes, then the upper four.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn nibbles<const N: usize>(block: &[u8; N]) -> __m256i {
+    let both = _mm256_broadcastsi128_si256(load16(block, 2));
+    let both = _mm256_srlv_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
+    _mm256_and_si256(both, _mm256_set1_epi8(15))
+}
+
+/// [`pair_up`] and [`pairs_to_fours`] of four vectors in 16 bits: in each lane two sums of each, one after the other.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn fours16([a, b, c, d]: [__m256i; 4]) -> __m256i {
+    let pair = |a: __m256i, b: __m256i| _mm256_add_epi16(_mm256_alignr_epi8::<8>(b, a), _mm256_blend_epi32::<0b1100_1100>(a, b));
+    let (ab, cd) = (_mm256_castsi256_ps(pair(a, b)), _mm256_castsi256_ps(pair(c, d)));
+    let (even, odd) = (_mm256_shuffle_ps::<0b10_00_10_00>(ab, cd), _mm256_shuffle_ps::<0b11_01_11_01>(ab, cd));
+    _mm256_add_epi16(_mm256_castps_si256(even), _mm256_castps_si256(odd))
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn sums(x: &Flat) -> __m256i {
+    // SAFETY: 8 words.
+    unsafe { _mm256_loadu_si256(x.sums.as_ptr().cast()) }
 }
 
 /// |w| · (x with w's sign): 2 · 128 · 127 fits in 16 bits.
@@ -81,55 +214,6 @@ fn looked_up(table: &[i8; 16], codes: __m256i) -> __m256i {
     // SAFETY: 16 bytes.
     let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
     _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes)
-}
-
-/// Longest row of Q8_0, in blocks, of which eight are parked: 16 KB.
-const PARKED: usize = 512;
-
-/// Rows of Q8_0, eight blocks at a time, then the chains of eight rows: whether rows are short enough for that.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q8_0_rows(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
-    let n = row_bytes / Q8_0;
-    if n > PARKED {
-        return false;
-    }
-    // A row's last eight may reach into the next one's place, which is written after it.
-    let mut parked = [0f32; 8 * PARKED + 7];
-    for (rows, out) in rows.chunks(8 * row_bytes).zip(out.chunks_mut(8)) {
-        for (i, row) in rows.chunks_exact(row_bytes).enumerate() {
-            q8_0_row(row, x, &mut parked[i * n..]);
-        }
-        chains(&parked, n, |block| x.flat[block / 8 * x.stride].d[block % 8], out);
-    }
-    true
-}
-
-/// f of the blocks of a row of Q8_0, in whole eights.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn q8_0_row(row: &[u8], x: OneToken, parked: &mut [f32]) {
-    let (eights, rest) = row.as_chunks::<Q8_0>().0.as_chunks::<8>();
-    let mut last = [[0; Q8_0]; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let steps = eights.len() + usize::from(!rest.is_empty());
-    for (i, place) in parked.as_chunks_mut::<8>().0[..steps].iter_mut().enumerate() {
-        *place = q8_0(eights.get(i).unwrap_or(&last), &x.flat[i * x.stride]);
-    }
-}
-
-/// f of eight blocks.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn q8_0(blocks: &[[u8; Q8_0]; 8], x: &Flat) -> [f32; 8] {
-    let q = codes(&x.q);
-    let sum = |i: usize| {
-        let products = signed(load32(&blocks[i], 2), load32(q, 32 * i));
-        _mm256_madd_epi16(products, _mm256_set1_epi16(1))
-    };
-    let s = [tree([sum(0), sum(1), sum(2), sum(3)]), tree([sum(4), sum(5), sum(6), sum(7)])];
-    let h = |i: usize| i16::from_le_bytes([blocks[i][0], blocks[i][1]]);
-    let d = _mm256_cvtph_ps(_mm_setr_epi16(h(0), h(1), h(2), h(3), h(4), h(5), h(6), h(7)));
-    floats8(_mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_set_m128i(s[1], s[0]))))
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -9,7 +9,7 @@
 //! scales out of a header) therefore runs beside the products of other blocks. Blocks are read in the file's order, no more
 //! than four headers ahead of it, or the hardware's own reading ahead falls out of step.
 
-use super::{chains, codes, halves, load16, load32, prefetch};
+use super::{ask_for, chains, codes, halves, load16, load32, pair_up, pairs_to_fours};
 use crate::Format;
 use crate::isa::OneToken;
 use crate::matmul::Wide;
@@ -132,22 +132,6 @@ impl Waiting {
     }
 }
 
-/// Two by two the partial sums of `a` and `b`: in each lane two of `a`, two of `b`.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn pair_up(a: __m256i, b: __m256i) -> __m256i {
-    _mm256_add_epi32(_mm256_alignr_epi8::<8>(b, a), _mm256_blend_epi32::<0b1100_1100>(a, b))
-}
-
-/// In each lane one partial sum of each of the four that were paired up.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn pairs_to_fours(pairs: [__m256i; 2]) -> __m256i {
-    let (a, b) = (_mm256_castsi256_ps(pairs[0]), _mm256_castsi256_ps(pairs[1]));
-    let (even, odd) = (_mm256_shuffle_ps::<0b10_00_10_00>(a, b), _mm256_shuffle_ps::<0b11_01_11_01>(a, b));
-    _mm256_add_epi32(_mm256_castps_si256(even), _mm256_castps_si256(odd))
-}
-
 /// The scales of four blocks, each twice as 16 bits, to be broadcast from here: an instruction of memory's ports, which
 /// have time, where a shuffle would be one more of arithmetic's, which have not.
 #[repr(C, align(64))]
@@ -242,36 +226,23 @@ fn with_mins<const BYTES: usize>(
     headers: &mut Headers,
     waiting: &mut Waiting,
 ) -> [f32; 4] {
-    ask_for(blocks, 0);
+    ask_for(blocks.as_ptr().cast(), 0..BYTES);
     let s0 = sum(blocks, 0, x.x[0], &headers.scales[headers.now]);
     let s = waiting.s();
-    ask_for(blocks, 1);
+    ask_for(blocks.as_ptr().cast(), BYTES..2 * BYTES);
     let s1 = sum(blocks, 1, x.x[1], &headers.scales[headers.now]);
     let f = waiting.f::<BYTES>(s);
     waiting.s[0] = pair_up(s0, s1);
     let read = headers.read(next);
-    ask_for(blocks, 2);
+    ask_for(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
     let s2 = sum(blocks, 2, x.x[2], &headers.scales[headers.now]);
     (waiting.n, waiting.d) = (headers.n(x), headers.d());
-    ask_for(blocks, 3);
+    ask_for(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
     let s3 = sum(blocks, 3, x.x[3], &headers.scales[headers.now]);
     waiting.s[1] = pair_up(s2, s3);
     (headers.dm_a, headers.b_c) = read;
     headers.now = 1 - headers.now;
     f
-}
-
-/// Bytes from what is read to what is asked for, into the second cache: three pages, of which a small one ends the hardware's own
-/// reading ahead. Into the first cache nothing is asked for: its few places for lines under way would be taken.
-const AHEAD: usize = 12 << 10;
-
-/// Asks for the lines that correspond to block `which` of four.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn ask_for<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], which: usize) {
-    for line in (which * BYTES).div_ceil(64)..((which + 1) * BYTES).div_ceil(64) {
-        prefetch::<_MM_HINT_T1>(blocks.as_ptr().cast(), AHEAD + 64 * line);
-    }
 }
 
 /// The first 16 bytes of blocks `first` and `first` + 2.
@@ -329,17 +300,17 @@ fn fifth_bits<const BYTES: usize>(block: &[u8; BYTES], which: usize) -> __m256i 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn q6_k<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], x: &Four, waiting: &mut Waiting) -> [f32; 4] {
-    ask_for(blocks, 0);
+    ask_for(blocks.as_ptr().cast(), 0..BYTES);
     let s0 = q6_k_sum(&blocks[0], x.x[0]);
     let s = waiting.s();
-    ask_for(blocks, 1);
+    ask_for(blocks.as_ptr().cast(), BYTES..2 * BYTES);
     let s1 = q6_k_sum(&blocks[1], x.x[1]);
     let f = waiting.f::<BYTES>(s);
     waiting.s[0] = pair_up(s0, s1);
-    ask_for(blocks, 2);
+    ask_for(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
     let s2 = q6_k_sum(&blocks[2], x.x[2]);
     waiting.d[0] = halves([&blocks[0], &blocks[1], &blocks[2], &blocks[3]], 208);
-    ask_for(blocks, 3);
+    ask_for(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
     let s3 = q6_k_sum(&blocks[3], x.x[3]);
     waiting.s[1] = pair_up(s2, s3);
     f

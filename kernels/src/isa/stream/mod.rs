@@ -2,24 +2,19 @@
 //!
 //! ```text
 //!        ┌ four blocks ┐        32 codes × 32 activations ──maddubs──▶ 16 × i16 ──madd scales──▶ 8 × i32
-//! row    [0][1][2][3][4] …      S, N of four blocks: one tree of sums ──▶ f of each ──▶ acc = fma(f, dx, acc), ascending
-//!
-//! tile   [0][1][2] …   row 0    the same four blocks, but of four rows: acc is a vector
-//!        [0][1][2] …   row 1
-//!        [0][1][2] …   row 2
-//!        [0][1][2] …   row 3
+//! row    [0][1][2][3][4] …      S, N of the blocks, two by two to one sum each ──▶ f of each, parked
+//! rows parked                   acc = fma(f, dx, acc), lanes are rows, blocks ascending
 //! ```
 //! One token cannot share a transposition, which is what lanes of rows cost ([`super::Isa::load_rows`]). S and N are exact
 //! in any order, so the bits are those of every other shape. AVX-VNNI's sums of four would have to be packed again for
 //! the scales, so every level with 256 bits runs this, AVX-512 too.
 //!
-//! K formats and Q8_0 take blocks in the file's order, park their f, and make chains of them afterwards ([`chains`]); what is
-//! parked must be little, or it leaves the first cache while weights stream through. Formats of 4 bits in blocks of 32 come in
-//! tiles: four streams, so the next tile is asked for while this one is read, and both must fit in the first cache.
+//! Blocks are taken in the file's order, their f parked, and made chains of afterwards ([`chains`]); what is parked must be little,
+//! or it leaves the first cache while weights stream through.
 //!
 //! Ideas: llama.cpp's AVX2 dot products (codes in the file's order, scales shuffled out of one vector). Tried and dropped, on
 //! Zen 4 (`benches/record`): headers of eight blocks ahead (twice as slow from memory), touching the next page, prefetching
-//! K formats into the first cache, tiles of them; Q5_0 and MXFP4 here (no faster than in lanes of rows).
+//! into the first cache, tiles of four rows; Q5_0 and MXFP4 here (no faster than in lanes of rows).
 #![allow(unsafe_code)]
 
 mod flat;
@@ -28,54 +23,49 @@ mod k;
 use super::OneToken;
 use crate::Format;
 use std::arch::x86_64::*;
-
-/// Longest row of a tile: two tiles of four such rows fit in a first cache of 32 KB beside the activations.
-const TILED: usize = 3 << 10;
+use std::ops::Range;
 
 /// [`super::by_one_token`] on 256-bit x86.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn multiply(format: Format, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
-    let tiled = row_bytes <= TILED;
     match format {
-        Format::Q4_K => return k::multiply::<{ k::Q4_K }>(rows, row_bytes, x, out),
-        Format::Q5_K => return k::multiply::<{ k::Q5_K }>(rows, row_bytes, x, out),
-        Format::Q6_K => return k::multiply::<{ k::Q6_K }>(rows, row_bytes, x, out),
-        Format::Q8_0 => return flat::q8_0_rows(rows, row_bytes, x, out),
-        Format::Q4_0 if tiled => flat::nibble_tiles(flat::Codes::Biased, rows, row_bytes, x, out),
-        Format::IQ4_NL if tiled => flat::nibble_tiles(flat::Codes::Nonlinear, rows, row_bytes, x, out),
-        _ => return false,
-    }
-    true
-}
-
-/// Four rows of blocks, and where the next four begin. Where there are fewer rows the last comes again.
-#[inline(always)]
-fn four_rows<const BYTES: usize>(rows: &[u8], row_bytes: usize) -> [&[[u8; BYTES]]; 4] {
-    let last = rows.len() / row_bytes - 1;
-    let row = |i: usize| rows[i.min(last) * row_bytes..][..row_bytes].as_chunks().0;
-    [row(0), row(1), row(2), row(3)]
-}
-
-/// Asks for the lines of the next tile that correspond to block `i` of this one, four rows as one stretch of bytes.
-#[inline(always)]
-fn prefetch_tile<const BYTES: usize>(tile: &[u8], row_bytes: usize, i: usize) {
-    for line in 0..(4 * BYTES).div_ceil(64) {
-        prefetch::<_MM_HINT_T0>(tile.as_ptr(), 4 * row_bytes + i * 4 * BYTES + 64 * line);
+        Format::Q4_K => k::multiply::<{ k::Q4_K }>(rows, row_bytes, x, out),
+        Format::Q5_K => k::multiply::<{ k::Q5_K }>(rows, row_bytes, x, out),
+        Format::Q6_K => k::multiply::<{ k::Q6_K }>(rows, row_bytes, x, out),
+        Format::Q8_0 => flat::q8_0(rows, row_bytes, x, out),
+        Format::Q4_0 => flat::q4_0(rows, row_bytes, x, out),
+        Format::IQ4_NL => flat::iq4_nl(rows, row_bytes, x, out),
+        _ => false,
     }
 }
 
+/// Bytes from what is read to what is asked for, into the second cache: three pages, of which a small one ends the hardware's own
+/// reading ahead. Into the first cache nothing is asked for: its few places for lines under way would be taken.
+const AHEAD: usize = 12 << 10;
+
+/// Asks for the lines that correspond to these bytes from `from` on, each once where all bytes are named in turn.
 #[inline(always)]
-fn prefetch<const CACHE: i32>(from: *const u8, at: usize) {
-    // SAFETY: a hint, which reads nothing.
-    unsafe { _mm_prefetch::<CACHE>(from.wrapping_add(at).cast()) }
+fn ask_for(from: *const u8, some: Range<usize>) {
+    for line in some.start.div_ceil(64)..some.end.div_ceil(64) {
+        // SAFETY: a hint, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(AHEAD + 64 * line).cast()) }
+    }
 }
 
-/// The sum of each of four vectors.
+/// Two by two the partial sums of `a` and `b`: in each lane two of `a`, two of `b`.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn tree([a, b, c, d]: [__m256i; 4]) -> __m128i {
-    let sums = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
-    _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums))
+fn pair_up(a: __m256i, b: __m256i) -> __m256i {
+    _mm256_add_epi32(_mm256_alignr_epi8::<8>(b, a), _mm256_blend_epi32::<0b1100_1100>(a, b))
+}
+
+/// In each lane one partial sum of each of the four that were paired up.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn pairs_to_fours(pairs: [__m256i; 2]) -> __m256i {
+    let (a, b) = (_mm256_castsi256_ps(pairs[0]), _mm256_castsi256_ps(pairs[1]));
+    let (even, odd) = (_mm256_shuffle_ps::<0b10_00_10_00>(a, b), _mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+    _mm256_add_epi32(_mm256_castps_si256(even), _mm256_castps_si256(odd))
 }
 
 /// The codes in their order. (`as_flattened` is a call that is not inlined where link-time optimisation is off.)
