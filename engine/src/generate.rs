@@ -444,6 +444,7 @@ impl Session {
                 let position = self.tokens.len() - back;
                 course.guide.as_mut().map_or(Ok(()), |guide| guide.take_back(back))?;
                 course.closing.clear();
+                course.forced.clear();
                 self.truncate(position)?;
                 sampler.forget();
                 self.tokens.iter().for_each(|token| sampler.accept(*token));
@@ -460,9 +461,15 @@ impl Session {
         done
     }
 
-    /// The next token: the model's, or one that ends the text as its grammar wants it while there is room for that; `None` where it
+    /// The next token: one that is forced, the model's, or one that ends the text as its grammar wants it while there is room for that; `None` where it
     /// has ended so.
     fn choose(&mut self, sampler: &mut Sampler, course: &mut Course) -> Result<Option<Token>> {
+        if let Some(token) = course.forced.pop_front() {
+            if course.top.is_some() {
+                self.compute(0)?;
+            }
+            return Ok(Some(token));
+        }
         if course.closing.is_empty() {
             let token = self.next_token(sampler, course)?;
             let left = match course.full {

@@ -10,7 +10,7 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guide.gguf");
 /// Twelve questions that it never read, with their answers: `hob-guide sample 12 7`.
 const SAMPLE: &str = include_str!("sample.txt");
 /// How well the F16 file that it was made from foresees them: `hob-guide surprise target/guide/guide-f16.gguf cli/guide/tests/sample.txt`.
-const SURPRISE_F16: f64 = 1.01515;
+const SURPRISE_F16: f64 = 1.00789;
 /// Answers to the sixty questions that are right, of those that the test has time for: every tenth.
 const EVERY: usize = 10;
 
@@ -68,6 +68,7 @@ fn it_reads_a_conversation_as_it_was_trained() {
 fn its_answers_are_the_same_everywhere() {
     let mut chat = model().chat().sampling(Sampling::greedy()).max_tokens(80);
     let told = [
+        ("hello", "Hello! I am hob's guide. Ask me how to get a model, how to chat with it, or what a flag does."),
         (
             "how do I download a model?",
             "`hob pull qwen3-4b` downloads a model by name, `hob pull user/repo:Q4_K_M` any GGUF from Hugging Face.",

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::generate::{Canceller, Course, EndReason, Session, Stats};
 use crate::reply::{Event, Stream};
 use crate::sampler::{Drawn, Logprobs};
-use crate::template::{Message, Role, ToolCall};
-use crate::tokenizer::Token;
+use crate::template::{Message, Role, Thinking, ToolCall};
+use crate::tokenizer::{Special, Token};
 use std::collections::VecDeque;
 
 /// Rounds of calls within one reply; a model that calls on and on is stopped.
@@ -245,6 +245,20 @@ impl Reply<'_> {
         let heard = self.ready.len();
         self.take();
         self.write(heard);
+        self.limit_thinking();
+    }
+
+    /// Ends thinking whose budget is used up, of which all counts that came since the turn began.
+    fn limit_thinking(&mut self) {
+        let (Thinking::Budget(budget), Some(session)) = (self.chat.thinking, &self.chat.session) else { return };
+        let used = self.chat.max_tokens.saturating_sub(self.course.left());
+        if used < budget as usize || !self.stream.is_thinking() || self.course.is_forced() {
+            return;
+        }
+        let enough = self.chat.model.tokenizer().encode(&self.stream.enough(), Special::Parse).unwrap_or_default();
+        // The model may have begun with it, or this chat, before it was saved.
+        let begun = (0..=enough.len()).rev().find(|n| session.tokens().ends_with(&enough[..*n])).unwrap_or(0);
+        self.course.force(&enough[begun..]);
     }
 
     /// Takes note of the events that are there.

@@ -48,7 +48,9 @@ pub(crate) struct Course {
     pub(super) guide: Option<Guide>,
     /// Tokens that end the text as its grammar wants it, where the room for more has gone.
     pub(super) closing: VecDeque<Token>,
-    /// Then, which room it is that has gone.
+    /// Tokens that come next, whatever the model would say.
+    pub(super) forced: VecDeque<Token>,
+    /// Where the room for more has gone, which room it is.
     pub(super) limit: Option<EndReason>,
     /// Whether the text is whole, once it has ended.
     pub(super) whole: bool,
@@ -77,6 +79,7 @@ impl Course {
             watch: Watch::default(),
             guide: None,
             closing: VecDeque::new(),
+            forced: VecDeque::new(),
             limit: None,
             whole: false,
             text: None,
@@ -134,6 +137,21 @@ impl Course {
     pub(crate) fn go_on(&mut self, shorter: usize) {
         self.paused = false;
         self.watch.shift(shorter);
+    }
+
+    /// Says these tokens next, whatever the model would say.
+    pub(crate) fn force(&mut self, tokens: &[Token]) {
+        self.forced.extend(tokens);
+    }
+
+    /// Whether such tokens are still to come.
+    pub(crate) fn is_forced(&self) -> bool {
+        !self.forced.is_empty()
+    }
+
+    /// How many tokens may still come.
+    pub(crate) fn left(&self) -> usize {
+        self.left
     }
 
     /// What was sampled since the last call.

@@ -155,6 +155,14 @@ impl Format {
         Format { shape, thinking, calls, drops }
     }
 
+    /// What ends thinking and lets the answer begin, for a reply that has thought enough.
+    pub(crate) fn enough(&self) -> String {
+        match self.shape {
+            Shape::Channels => format!("{}{START}assistant{FINAL}", ENDS[0]),
+            Shape::Plain => format!("\n{}\n\n", self.thinking.close),
+        }
+    }
+
     /// Whether a control token of this spelling belongs to the format, so that its text is to be seen.
     pub(crate) fn knows(&self, spelling: &str) -> bool {
         let within = |marker: &str| marker.contains(spelling);

@@ -108,6 +108,16 @@ impl Stream {
         }
     }
 
+    /// Whether what comes is thinking, as far as the text tells.
+    pub(crate) fn is_thinking(&self) -> bool {
+        matches!(self.state, State::Thinking | State::Message { kind: Kind::Thinking, .. })
+    }
+
+    /// What would end it: see [`Format::enough`].
+    pub(crate) fn enough(&self) -> String {
+        self.format.enough()
+    }
+
     /// Takes a piece of the reply.
     pub(crate) fn push(&mut self, text: &str) {
         self.buffer.push_str(text);

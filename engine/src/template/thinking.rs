@@ -8,7 +8,8 @@
 //! thinking_budget            Seed-OSS                           tokens
 //! ```
 //!
-//! A template is asked which variables it reads; what it does not read it cannot heed, and that is said.
+//! A template is asked which variables it reads; what it does not read it cannot heed, and that is said. A budget is kept even so: where
+//! it is used up, the marker that ends thinking is written in the model's place.
 
 use serde_json::{Map, Value as Json};
 use std::collections::HashSet;
@@ -27,7 +28,7 @@ pub enum Thinking {
     On,
     /// So much.
     Effort(Effort),
-    /// At most about so many tokens.
+    /// So many tokens, after which the answer is begun for it.
     Budget(u32),
 }
 
@@ -101,7 +102,6 @@ impl fmt::Display for Ignored {
 
 const NO_SWITCH: &str = "this model's chat template has no switch for thinking";
 const NO_AMOUNT: &str = "this model's chat template knows thinking only on and off";
-const NO_BUDGET: &str = "this model's chat template knows no budget";
 const NO_OFF: &str = "this model's chat template cannot turn thinking off, and is asked for the least";
 
 /// The variables that make a template heed `asked`, and what it does not.
@@ -140,12 +140,10 @@ pub(super) fn variables(asked: Thinking, reads: &HashSet<String>, source: &str) 
             }
         }
         Thinking::Budget(tokens) => {
-            let switched = give(&switches, true.into());
-            match give(&["thinking_budget"], tokens.into()) {
-                true => None,
-                false if switched || efforts.iter().any(|name| reads.contains(*name)) => Some(NO_BUDGET),
-                false => Some(NO_SWITCH),
-            }
+            // Whether the template knows of it or not, a reply that thinks for longer is cut short.
+            let heeded = give(&switches, true.into()) | give(&["thinking_budget"], tokens.into());
+            let thinks = heeded || efforts.iter().any(|name| reads.contains(*name)) || source.contains("</think>");
+            if thinks { None } else { Some(NO_SWITCH) }
         }
     };
     (set, why.map(|why| Ignored { asked: format!("thinking {asked}"), why }))

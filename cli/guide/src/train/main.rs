@@ -30,7 +30,7 @@ use vocabulary::Vocabulary;
 const USAGE: &str = "\
 usage: hob-guide-train [FLAGS]
   --work DIR       where checkpoints and the file go [default: target/guide]
-  --steps N        steps in all [default: 1700]
+  --steps N        steps in all [default: 3800]
   --tokens N       tokens of a step [default: 1024]
   --rate X         the highest learning rate [default: 0.002]
   --warmup N       steps until it is reached [default: 80]
@@ -70,7 +70,7 @@ impl Plan {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
         let mut plan = Plan {
             work: PathBuf::from("target/guide"),
-            steps: 1700,
+            steps: 3800,
             tokens: 1024,
             rate: 0.002,
             warmup: 80,
