@@ -16,7 +16,7 @@ use hob::machine::Ceilings;
 use hob::model::DEFAULT_MICRO_BATCH;
 use hob::quantize::FileType;
 use hob::tokenizer::Token;
-use hob::{Device, Fault, Level, Model, Session};
+use hob::{Device, Level, Model, Session};
 
 use crate::failure::Failure;
 use crate::flags::{KvName, at_least_one};
@@ -181,15 +181,9 @@ impl Source {
             (None, Some(name)) => {
                 let (entry, kind) = synthetic(name)?;
                 let _waiting = Waiting::on(format!("making {} in {}", entry.title, kind.name()));
-                let mut bytes = Vec::new();
-                let size = entry.synthetic_bytes(kind, args.layers)?;
-                if usize::try_from(size).ok().is_none_or(|size| bytes.try_reserve_exact(size).is_err()) {
-                    let fault = Fault::at(name).found(format!("no memory for {}", units::bytes(size)));
-                    return Err(Failure::Engine(hob::Error::Memory(fault.help("fewer layers: --layers N"))));
-                }
-                let bytes = entry.write_synthetic(kind, args.layers, bytes)?;
+                let gguf = entry.synthetic(kind, args.layers)?;
                 let layers = args.layers.map_or(String::new(), |n| format!(", {n} layers"));
-                Ok(Source::Made(format!("{}:{} (random weights{layers})", entry.name, kind.name()), Gguf::from_vec(bytes)?))
+                Ok(Source::Made(format!("{}:{} (random weights{layers})", entry.name, kind.name()), gguf))
             }
             (None, None) => Err(Failure::usage("no model given", "a .gguf file, or --synthetic NAME")),
         }
@@ -285,7 +279,9 @@ fn measure(model: &Model, test: &Test, repetitions: usize) -> Result<Outcome, Fa
         once(&mut session, test, &work)?;
         samples_ns.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
-    Ok(Outcome { test: test.clone(), time, samples_ns, bound: None, hash: hash(session.logits()) })
+    // While the session still holds what it remembers.
+    let resident = hob::machine::resident();
+    Ok(Outcome { test: test.clone(), time, samples_ns, bound: None, hash: hash(session.logits()), resident })
 }
 
 /// FNV-1a (Fowler, Noll, Vo) over the logits' bytes.

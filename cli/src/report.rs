@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use hob::Device;
 use hob::device::{Presence, devices};
-use hob::machine::resident;
 use hob::model::DEFAULT_MICRO_BATCH;
 use serde_json::{Map, Value, json};
 
@@ -101,6 +100,8 @@ pub(crate) struct Outcome {
     pub(crate) bound: Option<Bound>,
     /// Of the last logits.
     pub(crate) hash: u64,
+    /// Bytes in memory at its end, where the system tells.
+    pub(crate) resident: Option<u64>,
 }
 
 /// What each token of a test takes, and the most of it that the machine does in a second.
@@ -154,6 +155,8 @@ pub(crate) struct Report<'a> {
     hash: bool,
     /// What the machine can do at most, as it came up in the tests.
     ceilings: Vec<String>,
+    /// The most bytes in memory at a test's end.
+    resident: Option<u64>,
 }
 
 /// A column that the table has only where its value is not the usual one for every test.
@@ -197,7 +200,7 @@ impl<'a> Report<'a> {
             Form::Md => table.header(out)?,
             Form::Csv | Form::Json => {}
         }
-        Ok(Report { out, form, subject, table, extra, rows: 0, hash, ceilings: Vec::new() })
+        Ok(Report { out, form, subject, table, extra, rows: 0, hash, ceilings: Vec::new(), resident: None })
     }
 
     /// Adds an outcome.
@@ -220,6 +223,7 @@ impl<'a> Report<'a> {
             }
         }
         self.rows += 1;
+        self.resident = self.resident.max(outcome.resident);
         self.out.flush()
     }
 
@@ -238,7 +242,7 @@ impl<'a> Report<'a> {
         let Subject { level, opened, .. } = &self.subject;
         writeln!(self.out, "\nbuild: hob {} ({level})", env!("CARGO_PKG_VERSION"))?;
         write!(self.out, "{:.2} bits/weight, opened in {:.1} ms", self.subject.bits_per_weight(), opened.as_secs_f64() * 1e3)?;
-        if let Some(bytes) = resident() {
+        if let Some(bytes) = self.resident {
             write!(self.out, ", {} resident", units::bytes(bytes))?;
         }
         for line in &self.ceilings {
@@ -287,7 +291,7 @@ impl<'a> Report<'a> {
 
     /// An outcome under llama-bench's keys, and hob's own: `cpu_level` and those after `samples_ts`.
     fn object(&self, outcome: &Outcome) -> Map<String, Value> {
-        let Outcome { test, time, samples_ns, bound, hash } = outcome;
+        let Outcome { test, time, samples_ns, bound, hash, resident } = outcome;
         let ts = outcome.samples_ts();
         let (avg_ts, stddev_ts) = mean_and_deviation(&ts);
         let (avg_ns, stddev_ns) = mean_and_deviation(&samples_ns.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
@@ -320,7 +324,7 @@ impl<'a> Report<'a> {
             "samples_ts": ts,
             "bits_per_weight": self.subject.bits_per_weight(),
             "open_ns": u64::try_from(self.subject.opened.as_nanos()).unwrap_or(u64::MAX),
-            "resident_bytes": resident(),
+            "resident_bytes": resident,
             "bound": bound.map(|bound| bound.unit()),
             "bound_rate": bound.map(|bound| bound.rates(avg_ts).0),
             "bound_peak": bound.map(|bound| bound.rates(avg_ts).1),
@@ -363,7 +367,8 @@ mod tests {
     }
 
     fn outcomes() -> Vec<Outcome> {
-        let at = |test, samples_ns, bound| Outcome { test, time: "2026-01-31T23:59:59Z".into(), samples_ns, bound, hash: 0xabc };
+        let at =
+            |test, samples_ns, bound| Outcome { test, time: "2026-01-31T23:59:59Z".into(), samples_ns, bound, hash: 0xabc, resident: None };
         let read = Bound::Read { each: 1_000_000_000, most: 40e9 };
         vec![at(test(512, 0, 0), vec![1_000_000_000, 2_000_000_000], None), at(test(0, 128, 4096), vec![6_400_000_000], Some(read))]
     }

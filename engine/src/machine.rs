@@ -1,7 +1,7 @@
 //! What this machine can do at most, measured: the yardstick of `hob bench`.
 
 use crate::error::{Error, Fault, Result};
-use crate::gguf::Gguf;
+use crate::gguf::{Bytes, Gguf};
 use hob_kernels::ceiling::{self, Ahead};
 use hob_kernels::{Cpu, Level, Pool};
 use std::time::Instant;
@@ -28,13 +28,13 @@ impl Ceilings {
     /// Measures them, in about a second; reading on the bytes of `gguf`, where it has enough of them.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where `HOB_LEVEL` names a level that this machine lacks.
+    /// [`Error::Unsupported`] where `HOB_LEVEL` names a level that this machine lacks, [`Error::Memory`] without 256 MiB.
     pub fn measure(threads: usize, gguf: Option<&Gguf>) -> Result<Ceilings> {
         let level = Level::from_env().map_err(|e| Error::Unsupported(Fault::at("HOB_LEVEL").found(e)))?;
         let pool = Pool::new(threads);
         let cpu = Cpu::new(level, &pool);
-        let own: Vec<u8>;
-        let mut stretches: Vec<crate::gguf::Bytes> = Vec::new();
+        let own: Bytes;
+        let mut stretches: Vec<Bytes> = Vec::new();
         if let Some(gguf) = gguf {
             let mut taken = 0;
             for tensor in gguf.tensors() {
@@ -46,7 +46,10 @@ impl Ceilings {
         }
         let mut parts: Vec<&[u8]> = stretches.iter().map(|bytes| &**bytes).collect();
         if parts.iter().map(|p| p.len()).sum::<usize>() < LEAST {
-            own = vec![1; LEAST];
+            own = Bytes::filled(LEAST, |bytes| {
+                bytes.fill(1);
+                Ok(())
+            })?;
             parts = vec![&own];
         }
         let bytes = parts.iter().map(|p| p.len()).sum::<usize>() as f64;

@@ -16,7 +16,7 @@ use hob_kernels::format::quantize;
 use super::Entry;
 use super::header::writer;
 use crate::error::{Error, Fault, Result};
-use crate::gguf::{GgufWriter, TensorInfo, TensorType, Value};
+use crate::gguf::{Bytes, Gguf, GgufWriter, TensorInfo, TensorType, Value};
 use crate::quantize::FileType;
 use crate::tokenizer::BYTE_LEVEL;
 
@@ -43,6 +43,23 @@ impl Entry {
         Ok(self.synthetic_head(kind, layers)?.file_bytes())
     }
 
+    /// A model in memory of this model's shape and type with weights at random, of its first `layers` layers where that is said.
+    ///
+    /// ```
+    /// let gguf = hob::catalogue::find("gemma-3-270m")?.synthetic(hob::quantize::FileType::Q8_0, Some(1))?;
+    /// let model = hob::Model::options().chat_template("chatml").build(gguf)?;
+    /// assert_eq!(model.config().width, 640);
+    /// # Ok::<(), hob::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is no room for it.
+    pub fn synthetic(&self, kind: FileType, layers: Option<u64>) -> Result<Gguf> {
+        let len = usize::try_from(self.synthetic_bytes(kind, layers)?).unwrap_or(usize::MAX);
+        let bytes = Bytes::filled(len, |mut out| self.write_synthetic(kind, layers, &mut out).map(drop))?;
+        Gguf::from_bytes(bytes)
+    }
+
     /// Writes a file of this model's shape and type with weights at random, of its first `layers` layers where that is said. Give it a
     /// buffered writer, or a vector.
     ///
@@ -51,8 +68,7 @@ impl Entry {
     ///
     /// let entry = hob::catalogue::find("gemma-3-270m")?;
     /// let file = entry.write_synthetic(FileType::Q8_0, Some(1), Vec::new())?;
-    /// let model = hob::Model::options().chat_template("chatml").build(hob::gguf::Gguf::from_vec(file)?)?;
-    /// assert_eq!(model.config().width, 640);
+    /// assert_eq!(file.len() as u64, entry.synthetic_bytes(FileType::Q8_0, Some(1))?);
     /// # Ok::<(), hob::Error>(())
     /// ```
     ///

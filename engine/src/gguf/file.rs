@@ -68,7 +68,7 @@ impl Gguf {
         Gguf::from_bytes(Bytes::from(bytes))
     }
 
-    fn from_bytes(bytes: Bytes) -> Result<Gguf> {
+    pub(crate) fn from_bytes(bytes: Bytes) -> Result<Gguf> {
         let part = read::read(&bytes, "model in memory", 0)?;
         match part.metadata.u32(SPLIT_COUNT)? {
             None | Some(0 | 1) => Gguf::assemble(vec![(bytes, part)], Vec::new()),

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapOptions};
 
+use crate::error::{Error, Fault, Result};
+
 /// A shared range of bytes. Cloning it copies nothing; the file stays mapped as long as one of them lives.
 #[derive(Clone)]
 pub struct Bytes {
@@ -39,6 +41,16 @@ impl Bytes {
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Bytes::whole(Storage::Mapped(map)))
+    }
+
+    /// `len` bytes, which `fill` writes; they lie in memory as those of a mapped file do.
+    pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Bytes> {
+        let no_room = |_| Error::Memory(Fault::at("weights in memory").found(format!("no room for {} MiB", len >> 20)));
+        let mut map = MmapOptions::new().len(len.max(1)).map_anon().map_err(no_room)?;
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        fill(&mut map[..len])?;
+        Ok(Bytes { len, ..Bytes::whole(Storage::Mapped(map.make_read_only().map_err(no_room)?)) })
     }
 
     /// So many zeros, which take no memory until they are read.
