@@ -16,8 +16,10 @@
 //! ```
 
 mod header;
+mod metadata;
 mod shape;
 mod synthetic;
+mod tensors;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

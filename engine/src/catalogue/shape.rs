@@ -297,3 +297,62 @@ pub struct RopeShape {
     /// Context before that.
     pub original: Option<u64>,
 }
+
+/// What a layer's mixer is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Attention,
+    Recurrent,
+    /// Both on the same input (Falcon-H1).
+    Both,
+    /// None: the layer is a feed-forward block.
+    Dense,
+    Experts,
+}
+
+impl Shape {
+    /// What mixes in layer `layer`, by the pattern.
+    pub(super) fn mixer(&self, layer: u64) -> Kind {
+        let letters: Vec<char> = self.pattern.as_deref().unwrap_or("*").chars().collect();
+        match letters[layer as usize % letters.len().max(1)] {
+            'R' => Kind::Recurrent,
+            'B' => Kind::Both,
+            '-' => Kind::Dense,
+            'E' => Kind::Experts,
+            _ => Kind::Attention,
+        }
+    }
+
+    /// Whether layers are one block each: a mixer, or a feed-forward block (Nemotron-H).
+    pub(super) fn is_single(&self) -> bool {
+        self.pattern.as_deref().is_some_and(|p| p.contains(['-', 'E']))
+    }
+
+    /// What layer `i` has for a feed-forward block.
+    pub(super) fn feeds(&self, i: u64) -> (bool, Option<&Experts>) {
+        let kind = self.mixer(i);
+        let sparse = |e: &&Experts| i >= e.dense && (i + 1).is_multiple_of(e.every);
+        match kind {
+            Kind::Dense => (true, None),
+            Kind::Experts => (false, self.experts.as_ref()),
+            Kind::Attention | Kind::Recurrent | Kind::Both if self.is_single() => (false, None),
+            Kind::Attention | Kind::Recurrent | Kind::Both => match self.experts.as_ref().filter(sparse) {
+                Some(experts) => (experts.beside, Some(experts)),
+                None => (self.ffn > 0, None),
+            },
+        }
+    }
+
+    /// Whether layer `i` sees all positions, although others look through a window.
+    pub(super) fn sees_all(&self, i: u64) -> bool {
+        self.window.as_ref().is_none_or(|w| w.every > 0 && (i + 1).is_multiple_of(w.every))
+    }
+
+    /// Width of a head and key/value heads of layer `i`, and whether its keys are its values.
+    pub(super) fn heads_of(&self, i: u64) -> (u64, u64, bool) {
+        match self.window.as_ref().filter(|_| self.sees_all(i)) {
+            Some(w) => (w.full_head_dim.unwrap_or(self.head_dim), w.full_kv_heads.unwrap_or(self.kv_heads), w.full_shared),
+            None => (self.head_dim, self.kv_heads, false),
+        }
+    }
+}
