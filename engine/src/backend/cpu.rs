@@ -1,26 +1,27 @@
 //! The CPU back end: hob's own kernels on the mapped weights.
 
 mod entries;
+mod state;
 
 use crate::backend::{
-    Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, Linear, Product, Qkv, Scan, Stored, Weighed, Window,
+    Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, Linear, Product, Qkv, Scan, Stored, Weighed,
 };
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
 use crate::block::compressed::Pooled;
 use crate::block::rope::{Pairing, Rope};
 use crate::block::strands::Strands;
-use crate::cache::{LayerState, Part, Rewind, Saved, Sequence, StateSpec};
+use crate::cache::{Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
-use entries::Entries;
-use hob_kernels::attention::{self, KvStore, Lane};
+use hob_kernels::attention::{self, Lane};
 use hob_kernels::format::dequantize;
 use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Inputs, Matrix};
 use hob_kernels::naive::math::times_sigmoid;
 use hob_kernels::ops::{self, Activation, Router};
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
+pub use state::State;
 
 /// Runs a decoder on this machine's CPU.
 pub struct CpuBackend {
@@ -67,172 +68,6 @@ impl Tensor {
             self.data.resize(rows * width, 0.0);
         }
         self.values_mut()
-    }
-}
-
-/// What one layer remembers of one sequence.
-pub enum State {
-    /// Keys and values of the positions that are seen again.
-    KeyValue {
-        /// Where they are kept.
-        store: KvStore,
-        /// Which of them a query sees.
-        window: Window,
-    },
-    /// The same, and entries that stand for several positions each.
-    Compressed {
-        /// Where keys, which are values too, are kept.
-        store: KvStore,
-        /// Which of them a query sees.
-        window: Window,
-        /// The entries, and those that choose among them.
-        entries: Vec<Entries>,
-    },
-    /// A state that every token changes.
-    Recurrent(recurrent::State),
-}
-
-impl State {
-    fn recurrent(&mut self) -> &mut recurrent::State {
-        match self {
-            State::Recurrent(state) => state,
-            State::KeyValue { .. } | State::Compressed { .. } => unreachable!("the slot of a recurrent layer holds keys and values"),
-        }
-    }
-
-    fn store(&self) -> &KvStore {
-        match self {
-            State::KeyValue { store, .. } | State::Compressed { store, .. } => store,
-            State::Recurrent(_) => unreachable!("the slot of an attention layer holds a recurrent state"),
-        }
-    }
-
-    fn store_mut(&mut self) -> &mut KvStore {
-        match self {
-            State::KeyValue { store, .. } | State::Compressed { store, .. } => store,
-            State::Recurrent(_) => unreachable!("the slot of an attention layer holds a recurrent state"),
-        }
-    }
-}
-
-/// The sequences that a step goes on with, for the recurrent kernels; those at their beginning after `clear`.
-fn lanes<'a>(
-    runs: &[Run],
-    sequences: &'a mut [&mut Sequence<CpuBackend>],
-    slot: usize,
-    clear: fn(&mut recurrent::State),
-) -> Vec<recurrent::Lane<'a>> {
-    let mut states: Vec<_> = sequences.iter_mut().map(|s| Some(&mut s.states[slot])).collect();
-    let lane = |run: &Run| {
-        let state = states.get_mut(run.sequence).and_then(Option::take)?.recurrent();
-        if run.position == 0 {
-            clear(state);
-        }
-        Some(recurrent::Lane { state, tokens: run.tokens })
-    };
-    runs.iter().filter_map(lane).collect()
-}
-
-/// What no room for a state says.
-fn no_room(bytes: u64) -> Error {
-    let fault = Fault::at("KV cache").found(format!("no memory for {:.1} MiB", bytes as f64 / (1 << 20) as f64));
-    Error::Memory(fault.help("ask for a smaller context, or a smaller cache type"))
-}
-
-impl LayerState for State {
-    fn rewind(&self) -> Rewind {
-        let of = |store: &KvStore, window: Window| if store.is_ring() { Some(store.shortest(window)) } else { None };
-        match self {
-            State::KeyValue { store, window } => of(store, *window).map_or(Rewind::Free, Rewind::Since),
-            State::Compressed { store, window, entries } => {
-                let ring = of(store, *window).unwrap_or(0);
-                match entries.iter().map(Entries::shortest).fold(ring, usize::max) {
-                    0 => Rewind::Free,
-                    shortest => Rewind::Since(shortest),
-                }
-            }
-            State::Recurrent(_) => Rewind::CopyOnly,
-        }
-    }
-
-    fn copy(&self, len: usize) -> Result<State> {
-        let copy = match self {
-            State::KeyValue { store, window } => store.copy(len).map(|store| State::KeyValue { store, window: *window }),
-            State::Compressed { store, window, entries } => {
-                let entries = entries.iter().map(|e| e.copy(len)).collect::<Result<_>>()?;
-                store.copy(len).map(|store| State::Compressed { store, window: *window, entries })
-            }
-            State::Recurrent(state) => state.copy().map(State::Recurrent),
-        };
-        copy.map_err(|_| no_room(self.bytes()))
-    }
-
-    fn bytes(&self) -> u64 {
-        match self {
-            State::KeyValue { store, .. } => store.bytes() as u64,
-            State::Compressed { store, entries, .. } => store.bytes() as u64 + entries.iter().map(Entries::bytes).sum::<u64>(),
-            State::Recurrent(state) => state.bytes() as u64,
-        }
-    }
-
-    fn holds(&self, len: usize, end: usize) -> bool {
-        let of = |store: &KvStore, window: Window| !store.is_ring() || store.shortest_at(end, window) <= len;
-        match self {
-            State::KeyValue { store, window } => of(store, *window),
-            State::Compressed { store, window, entries } => of(store, *window) && entries.iter().all(|e| e.shortest_at(end) <= len),
-            State::Recurrent(_) => false,
-        }
-    }
-
-    fn saved(&self) -> Saved {
-        match self {
-            State::KeyValue { window: Window::None, .. } => Saved::ByPosition,
-            State::KeyValue { .. } | State::Compressed { .. } | State::Recurrent(_) => Saved::Whole,
-        }
-    }
-
-    fn part_bytes(&self, part: &Part) -> usize {
-        match (self, part) {
-            (State::KeyValue { store, window: Window::None }, Part::Positions(positions)) => store.saved_bytes(positions),
-            (State::KeyValue { window: Window::None, .. }, Part::Whole(_)) | (_, Part::Positions(_)) => 0,
-            (State::KeyValue { store, window }, Part::Whole(len)) => store.saved_bytes(&KvStore::seen(*window, *len)),
-            (State::Compressed { store, window, entries }, Part::Whole(len)) => {
-                store.saved_bytes(&KvStore::seen(*window, *len)) + entries.iter().map(|e| e.saved_bytes(*len)).sum::<usize>()
-            }
-            (State::Recurrent(state), Part::Whole(_)) => state.bytes(),
-        }
-    }
-
-    fn save(&self, part: &Part, out: &mut Vec<u8>) {
-        match (self, part) {
-            (State::KeyValue { store, window: Window::None }, Part::Positions(positions)) => store.save(positions.clone(), out),
-            (State::KeyValue { window: Window::None, .. }, Part::Whole(_)) | (_, Part::Positions(_)) => {}
-            (State::KeyValue { store, window }, Part::Whole(len)) => store.save(KvStore::seen(*window, *len), out),
-            (State::Compressed { store, window, entries }, Part::Whole(len)) => {
-                store.save(KvStore::seen(*window, *len), out);
-                entries.iter().for_each(|e| e.save(*len, out));
-            }
-            (State::Recurrent(state), Part::Whole(_)) => state.save(out),
-        }
-    }
-
-    fn load(&mut self, part: &Part, bytes: &[u8]) {
-        match (self, part) {
-            (State::KeyValue { store, window: Window::None }, Part::Positions(positions)) => store.load(positions.clone(), bytes),
-            (State::KeyValue { window: Window::None, .. }, Part::Whole(_)) | (_, Part::Positions(_)) => {}
-            (State::KeyValue { store, window }, Part::Whole(len)) => store.load_alone(KvStore::seen(*window, *len), bytes),
-            (State::Compressed { store, window, entries }, Part::Whole(len)) => {
-                let seen = KvStore::seen(*window, *len);
-                let (own, mut bytes) = bytes.split_at(store.saved_bytes(&seen));
-                store.load_alone(seen, own);
-                for entries in entries {
-                    let (own, rest) = bytes.split_at(entries.saved_bytes(*len));
-                    entries.load(*len, own);
-                    bytes = rest;
-                }
-            }
-            (State::Recurrent(state), Part::Whole(_)) => state.load(bytes),
-        }
     }
 }
 
@@ -298,6 +133,24 @@ impl Heads {
     }
 }
 
+/// The sequences that a step goes on with, for the recurrent kernels; those at their beginning after `clear`.
+fn lanes<'a>(
+    runs: &[Run],
+    sequences: &'a mut [&mut Sequence<CpuBackend>],
+    slot: usize,
+    clear: fn(&mut recurrent::State),
+) -> Vec<recurrent::Lane<'a>> {
+    let mut states: Vec<_> = sequences.iter_mut().map(|s| Some(&mut s.states[slot])).collect();
+    let lane = |run: &Run| {
+        let state = states.get_mut(run.sequence).and_then(Option::take)?.recurrent();
+        if run.position == 0 {
+            clear(state);
+        }
+        Some(recurrent::Lane { state, tokens: run.tokens })
+    };
+    runs.iter().filter_map(lane).collect()
+}
+
 /// The matrix in a file, for a kernel. Its size was checked when it was loaded.
 fn matrix(stored: &Stored) -> Matrix<'_> {
     match Matrix::new(stored.format, stored.rows, stored.cols, &stored.bytes) {
@@ -330,33 +183,7 @@ impl Backend for CpuBackend {
     }
 
     fn state(&self, spec: &StateSpec, capacity: usize) -> Result<State> {
-        match *spec {
-            StateSpec::KeyValue { heads, key_dim, value_dim, k, v, window, batch } => {
-                let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
-                let store = KvStore::ring(k, v, heads, key_dim, value_dim, capacity, keep);
-                let bytes = (k.bytes(key_dim) + v.bytes(value_dim)) as u64 * heads as u64 * keep as u64;
-                store.map(|store| State::KeyValue { store, window }).map_err(|_| no_room(bytes))
-            }
-            StateSpec::Recurrent(size) => {
-                let memory = size.heads as u64 * size.keys as u64 * size.values as u64;
-                let bytes = 4 * (memory + size.channels as u64 * size.past as u64);
-                recurrent::State::new(size).map(State::Recurrent).map_err(|_| no_room(bytes))
-            }
-            StateSpec::Latent { key_dim, value_dim, kind, window, batch } => {
-                let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
-                let store = KvStore::shared(kind, key_dim, value_dim, capacity, keep);
-                let bytes = kind.bytes(key_dim) as u64 * keep as u64;
-                store.map(|store| State::KeyValue { store, window }).map_err(|_| no_room(bytes))
-            }
-            StateSpec::Entries { key_dim, kind, window, batch, ratio, halves, index } => {
-                let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
-                let store = KvStore::shared(kind, key_dim, key_dim, capacity, keep);
-                let store = store.map_err(|_| no_room(kind.bytes(key_dim) as u64 * keep as u64))?;
-                let of = |dim| Entries::new(kind, dim, (ratio, halves), capacity, keep);
-                let entries = std::iter::once(key_dim).chain(index).map(of).collect::<Result<_>>()?;
-                Ok(State::Compressed { store, window, entries })
-            }
-        }
+        State::new(spec, capacity)
     }
 
     fn linear_by_head(&self, step: &mut Step, x: &Tensor, weight: &Stored, heads: usize, out: &mut Tensor) {

@@ -1,6 +1,7 @@
 //! What compressed attention remembers of a sequence: the last positions' values and scores, and the entries made of them.
 
-use super::{CpuBackend, no_room};
+use super::CpuBackend;
+use super::state::no_room;
 use crate::block::compressed::Pooling;
 use crate::error::Result;
 use hob_kernels::attention::{KvStore, KvType};
