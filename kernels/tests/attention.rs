@@ -1,22 +1,13 @@
 //! Attention equals its definition bit for bit: every level, number of threads, shape, and way to feed the context.
 
+mod oracle;
+
 use half::f16;
 use hob_kernels::attention::{Attend, Index, KvStore, KvType, Lane, Window, attend, attend_joined, choose};
 use hob_kernels::naive::attention::Context;
 use hob_kernels::naive::cache::keep;
 use hob_kernels::{Cpu, Level, Pool, naive};
-
-/// Numbers within ±1.
-fn numbers(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
+use oracle::{equal, numbers};
 
 /// Where values are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -193,14 +184,6 @@ impl Case {
             at += n;
         }
         out
-    }
-}
-
-#[track_caller]
-fn equal(found: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(found.len(), expected.len());
-    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-        assert!(f.to_bits() == e.to_bits(), "{what}: element {i} is {f:e}, expected {e:e}");
     }
 }
 

@@ -1,34 +1,15 @@
 //! Recurrences: every level, number of threads and cut of the tokens gives the bits of `naive`.
 
+mod oracle;
+
+use hob_kernels::naive;
 use hob_kernels::ops::Activation;
 use hob_kernels::recurrent::{self, Conv, Inputs, KeyHeads, Lane, Shape, State, StateSize};
-use hob_kernels::{Cpu, Level, Pool, naive};
+use oracle::{equal, everywhere};
 
 /// Numbers in ±`spread`.
 fn numbers(n: usize, seed: u64, spread: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        ((state >> 40) as f32 / (1 << 23) as f32 - 1.0) * spread
-    };
-    (0..n).map(next).collect()
-}
-
-fn everywhere(f: impl Fn(Cpu<'_>)) {
-    for threads in [1, 3] {
-        let pool = Pool::new(threads);
-        Level::available().for_each(|level| f(Cpu::new(level, &pool)));
-    }
-}
-
-#[track_caller]
-fn equal(found: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(found.len(), expected.len());
-    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-        assert!(f.to_bits() == e.to_bits(), "{what}: element {i} is {f:e}, expected {e:e}");
-    }
+    oracle::numbers(n, seed).into_iter().map(|x| x * spread).collect()
 }
 
 /// Two sequences of these many tokens, and the steps in which they are computed: how many tokens of each.
