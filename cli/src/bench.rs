@@ -181,7 +181,10 @@ impl Source {
             (None, Some(name)) => {
                 let (entry, kind) = synthetic(name)?;
                 let _waiting = Waiting::on(format!("making {} in {}", entry.title, kind.name()));
-                let gguf = entry.synthetic(kind, args.layers)?;
+                let gguf = entry.synthetic(kind, args.layers).map_err(|error| match error {
+                    hob::Error::Memory(fault) => hob::Error::Memory(fault.help("fewer layers: --layers N")),
+                    other => other,
+                })?;
                 let layers = args.layers.map_or(String::new(), |n| format!(", {n} layers"));
                 Ok(Source::Made(format!("{}:{} (random weights{layers})", entry.name, kind.name()), gguf))
             }
