@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! state  [ epoch | open | workers inside ]     one word: a region is published by a new epoch with `open` set
-//! next   items are handed out by an atomic counter, so a thread that the system takes away holds up one item only
+//! items  [ thread 0's share | thread 1's | … ]  handed out one by one, so a thread that the system takes away holds up one
+//! next   [ 0's counter, 1's counter, … ]        item only: who is through with its own share goes on in the others'
 //! ```
+//! A share is items that follow each other: what a thread asked the memory for at the end of one is what it wants next.
 //! The caller takes part in its own region. A worker joins a region by raising the count while it is open; the caller
 //! closes it when the items are used up and waits only for those inside, never for a worker that slept through it.
 //! Workers spin for `PATIENCE`, then sleep: regions that follow each other closely, as those of a decoding step do,
@@ -68,7 +70,8 @@ impl Pool {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shared = Arc::new(Shared {
             state: Line(AtomicU64::new(0)),
-            next: Line(AtomicUsize::new(0)),
+            next: (0..threads.div_ceil(COUNTERS)).map(|_| Line([const { AtomicUsize::new(0) }; COUNTERS])).collect(),
+            threads,
             sleepers: Line(AtomicUsize::new(0)),
             leading: AtomicBool::new(false),
             job: UnsafeCell::new(None),
@@ -81,7 +84,7 @@ impl Pool {
         let mut workers = Vec::new();
         for i in 1..threads {
             let its = Arc::clone(&shared);
-            match std::thread::Builder::new().name(format!("hob-{i}")).spawn(move || its.serve()) {
+            match std::thread::Builder::new().name(format!("hob-{i}")).spawn(move || its.serve(i)) {
                 Ok(worker) => workers.push(worker),
                 Err(_) => break,
             }
@@ -158,6 +161,9 @@ impl<'a> Cpu<'a> {
     }
 }
 
+/// Counters on the lines of a [`Line`].
+const COUNTERS: usize = 128 / size_of::<AtomicUsize>();
+
 /// Asked to be alone on its cache lines (two, since processors fetch pairs).
 #[repr(align(128))]
 struct Line<T>(T);
@@ -168,12 +174,15 @@ type Work<'a> = dyn Fn(usize) + Sync + 'a;
 struct Job {
     f: *const Work<'static>,
     stop: *const AtomicBool,
-    items: usize,
+    items: Range<usize>,
 }
 
 struct Shared {
     state: Line<AtomicU64>,
-    next: Line<AtomicUsize>,
+    /// The next item of each share. Those of many threads lie together: to see that all are used up costs one look.
+    next: Box<[Line<[AtomicUsize; COUNTERS]>]>,
+    /// Shares.
+    threads: usize,
     sleepers: Line<AtomicUsize>,
     leading: AtomicBool,
     /// Written by the leader while nobody is inside, read by those inside.
@@ -202,8 +211,10 @@ impl Shared {
         // does not return, nor unwind, before the region is closed and the last of them has left.
         let f = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(f) };
         // SAFETY: `leading` is held and the previous leader left with nobody inside and the region closed.
-        unsafe { *self.job.get() = Some(Job { f, stop, items }) };
-        self.next.0.store(first, Ordering::Relaxed);
+        unsafe { *self.job.get() = Some(Job { f, stop, items: first..items }) };
+        for share in 0..self.threads {
+            self.counter(share).store(self.share(&(first..items), share), Ordering::Relaxed);
+        }
         let epoch = (self.state.0.load(Ordering::Relaxed) >> EPOCH) + 1;
         // SeqCst here and in `rest`: either this thread sees the sleeper or the sleeper sees the region.
         self.state.0.store((epoch << EPOCH) | OPEN, Ordering::SeqCst);
@@ -211,7 +222,7 @@ impl Shared {
             drop(lock(&self.sleep));
             self.wake.notify_all();
         }
-        self.work();
+        self.work(0);
         let mut inside = self.state.0.fetch_and(!OPEN, Ordering::AcqRel) & INSIDE;
         let mut polls = 0;
         while inside != 0 {
@@ -225,29 +236,43 @@ impl Shared {
         }
     }
 
-    /// Works through the open region's items; the calling thread leads it or is inside.
-    fn work(&self) {
+    fn counter(&self, share: usize) -> &AtomicUsize {
+        &self.next[share / COUNTERS].0[share % COUNTERS]
+    }
+
+    /// Where a share of these items begins; the one before it ends there.
+    fn share(&self, items: &Range<usize>, share: usize) -> usize {
+        // No region has so many items that this overflows: they would take years.
+        items.start + items.len() * share / self.threads
+    }
+
+    /// Works through the open region's items, those of share `own` first; the calling thread leads it or is inside.
+    fn work(&self, own: usize) {
         // SAFETY: the leader wrote it before opening the region and nobody writes it before all have left.
         let Some(job) = (unsafe { &*self.job.get() }) else { return };
         // SAFETY: both outlive the region, which is open or has this thread inside.
         let (f, stop) = unsafe { (&*job.f, &*job.stop) };
         let result = catch_unwind(AssertUnwindSafe(|| {
-            while !stop.load(Ordering::Relaxed) {
-                let i = self.next.0.fetch_add(1, Ordering::Relaxed);
-                if i >= job.items {
-                    break;
+            for share in (own..self.threads).chain(0..own) {
+                let (next, end) = (self.counter(share), self.share(&job.items, share + 1));
+                // Looked at before it is counted up: to look leaves the line with those who still count.
+                while next.load(Ordering::Relaxed) < end && !stop.load(Ordering::Relaxed) {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    if i >= end {
+                        break;
+                    }
+                    f(i);
                 }
-                f(i);
             }
         }));
         if let Err(payload) = result {
-            self.next.0.store(job.items, Ordering::Relaxed);
+            (0..self.threads).for_each(|share| self.counter(share).store(job.items.end, Ordering::Relaxed));
             lock(&self.panic).get_or_insert(payload);
         }
     }
 
     /// A worker's life.
-    fn serve(&self) {
+    fn serve(&self, own: usize) {
         let _floats = Floats::canonical();
         let mut seen = 0;
         loop {
@@ -257,7 +282,7 @@ impl Shared {
             }
             if self.state.0.compare_exchange(state, state + 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 seen = state >> EPOCH;
-                self.work();
+                self.work(own);
                 self.state.0.fetch_sub(1, Ordering::Release);
             }
         }
