@@ -4,6 +4,7 @@
 //! read, int8    the machine's ceilings (machine.rs)
 //! region        seconds to send the threads to work and to wait for them
 //! products      for each type of weights: seconds a weight takes in a product by 1, 4, 16, 64 and 256 tokens
+//! experts       the same for Q4_K in the products of experts, which are many and small
 //! attend        seconds of one multiplication in attention: by one query, by many
 //! element       seconds that a number takes in norms, activations, sums and the quantization of inputs
 //! recurrent     seconds of a number of a recurrent state and token
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hob_kernels::attention::{Attend, KvStore, KvType, Lane, Window, attend};
-use hob_kernels::matmul::{Inputs, Matrix, Product, matmul};
+use hob_kernels::matmul::{ExpertProduct, Groups, InputRow, Inputs, Matrix, Product, matmul, matmul_experts};
 use hob_kernels::ops::{self, Activation};
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Format, Level, Pool};
@@ -44,6 +45,11 @@ const FORMATS: [Format; 12] = [
 ];
 /// Length of a row of the weights to measure on.
 const COLS: usize = 4096;
+/// What experts are measured in: their number, of which a token takes `TAKEN`, their inner width, the model's width.
+const EXPERTS: usize = 128;
+const TAKEN: usize = 8;
+const INNER: usize = 768;
+const WIDTH: usize = 2048;
 /// Bytes of weights to read, more than any cache holds.
 const LARGE: usize = 192 << 20;
 /// How long measuring may take, unless once takes longer.
@@ -51,7 +57,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// After so long a machine that was busy is measured again.
 const AGAIN: Duration = Duration::from_secs(600);
 /// What measurements are called, so that those of an older make are not taken for these.
-const MAKE: u32 = 2;
+const MAKE: u32 = 3;
 
 /// What a machine does in how much time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,6 +86,8 @@ pub struct Profile {
     pub recurrent: f64,
     /// Seconds of a weight, by type.
     products: Vec<Products>,
+    /// Seconds of a weight of the first type in products of experts, by each of [`TOKENS`] to an expert.
+    experts: [f64; 5],
 }
 
 /// A type of weights in products.
@@ -211,6 +219,7 @@ impl Profile {
                 element: element(cpu),
                 recurrent: recurrences(cpu).ok_or_else(|| no_room(64 << 20))?,
                 products: FORMATS.iter().map(|format| products(cpu, *format, &weights)).collect(),
+                experts: experts(cpu, &weights),
             })
         };
         let start = Instant::now();
@@ -233,6 +242,7 @@ impl Profile {
         for (this, that) in self.products.iter_mut().zip(other.products) {
             this.seconds.iter_mut().zip(that.seconds).for_each(|(this, that)| *this = this.min(that));
         }
+        self.experts.iter_mut().zip(other.experts).for_each(|(this, that)| *this = this.min(that));
         self
     }
 
@@ -245,6 +255,13 @@ impl Profile {
         weights * between(&found.seconds, tokens.max(1.0))
     }
 
+    /// The same of experts that so many tokens go to each.
+    pub(super) fn product_of_experts(&self, format: Format, weights: f64, tokens: f64) -> f64 {
+        let tokens = tokens.max(1.0);
+        let longer = self.products.first().map_or(1.0, |plain| between(&self.experts, tokens) / between(&plain.seconds, tokens));
+        self.product(format, weights, tokens) * longer
+    }
+
     /// A profile in round numbers: 20 GB/s, 200 G products a second. For tests and examples, which must not wait.
     #[doc(hidden)]
     pub fn example() -> Profile {
@@ -253,6 +270,8 @@ impl Profile {
             let seconds = TOKENS.map(|n| (bits / 8.0 / 20e9).max(n as f64 / 150e9));
             Products { format: f.name().into(), bits, seconds }
         });
+        let products: Vec<Products> = products.collect();
+        let experts = products[0].seconds.map(|seconds| 1.25 * seconds);
         Profile {
             of: Fingerprint { cpu: "example".into(), level: "scalar".into(), threads: 2, by: String::new() },
             measured: 0,
@@ -264,7 +283,8 @@ impl Profile {
             attend_many: 1.0 / 40e9,
             element: 1.0 / 4e9,
             recurrent: 1.0 / 5e9,
-            products: products.collect(),
+            products,
+            experts,
         }
     }
 }
@@ -319,6 +339,43 @@ fn products(cpu: Cpu<'_>, format: Format, bytes: &[u8]) -> Products {
         best(|| matmul(cpu, &inputs, &mut [Product { weight, out: &mut out }])) / (rows * COLS) as f64
     });
     Products { format: format.name().into(), bits: 8.0 * format.block_bytes() as f64 / format.block_len() as f64, seconds }
+}
+
+/// Seconds of a weight, by the tokens of an expert: one token by its few experts among many, then the same number of tokens to each.
+fn experts(cpu: Cpu<'_>, bytes: &[u8]) -> [f64; 5] {
+    let format = FORMATS[0];
+    let stack = |rows: usize, cols: usize| {
+        let len = EXPERTS * rows * format.row_bytes(cols)?;
+        Matrix::new(format, EXPERTS * rows, cols, bytes.get(..len)?)
+    };
+    let (Some(gate), Some(down)) = (stack(INNER, WIDTH), stack(WIDTH, INNER)) else { return [0.0; 5] };
+    std::array::from_fn(|i| {
+        let (tokens, used) = match TOKENS[i] {
+            1 => (1, TAKEN),
+            // So many that they do not lie in a cache, where few tokens would notice.
+            few @ ..=16 => (few, EXPERTS / 2),
+            many => (many, TAKEN),
+        };
+        let mut first = 0;
+        let slots: Vec<u32> = (0..(used * tokens) as u32).collect();
+        let x = vec![0.1; slots.len() * WIDTH];
+        let (mut wide, mut narrow) = (Inputs::new(), Inputs::new());
+        wide.set(cpu, &x, WIDTH, [format].into_iter());
+        narrow.set(cpu, &x[..slots.len() * INNER], INNER, [format].into_iter());
+        let (mut inner, mut out) = (vec![0.0; slots.len() * INNER], x);
+        let seconds = best(|| {
+            // Other experts each time, or a cache would have them.
+            first = (first + used) % EXPERTS;
+            let product = |inputs: &Inputs, weights: Matrix, rows: usize, first: usize, out: &mut [f32]| {
+                let offsets: Vec<u32> = (0..=EXPERTS).map(|e| (e.saturating_sub(first).min(used) * tokens) as u32).collect();
+                let groups = Groups { offsets: &offsets, slots: &slots, k: 1 };
+                matmul_experts(cpu, inputs, groups, InputRow::Slot, EXPERTS, &mut [ExpertProduct { weights, rows: 0..rows, out }]);
+            };
+            product(&wide, gate, INNER, first, &mut inner);
+            product(&narrow, down, WIDTH, (first + EXPERTS / 2) % EXPERTS, &mut out);
+        });
+        seconds / (2 * used * INNER * WIDTH) as f64
+    })
 }
 
 fn region(cpu: Cpu<'_>) -> f64 {

@@ -73,8 +73,10 @@ impl Work {
         let mut seconds = 0.0;
         let mut regions = REGIONS * self.layers + 1.0;
         for p in &self.products {
-            let (_, used) = p.experts.unwrap_or((1.0, 1.0));
-            seconds += profile.product(p.format, p.weights * used, 1.0);
+            seconds += match p.experts {
+                Some((_, used)) => profile.product_of_experts(p.format, p.weights * used, 1.0),
+                None => profile.product(p.format, p.weights, 1.0),
+            };
             if p.experts.is_some() {
                 regions += REGIONS_OF_EXPERTS / 3.0;
             }
@@ -103,7 +105,7 @@ impl Work {
             seconds += match (p.experts, p.layer) {
                 (Some((all, used)), _) => {
                     let reached = all * (1.0 - (1.0 - used / all).powf(count));
-                    profile.product(p.format, p.weights * reached, count * used / reached)
+                    profile.product_of_experts(p.format, p.weights * reached, count * used / reached)
                 }
                 (None, Some(_)) => profile.product(p.format, p.weights, count),
                 // The head.
