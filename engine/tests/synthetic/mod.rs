@@ -37,7 +37,7 @@ pub(crate) struct Header {
 impl Header {
     /// The header of a family.
     pub(crate) fn read(family: &str) -> Header {
-        let path = format!("{}/tests/headers/{family}.txt", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../engine/tests/headers/{family}.txt", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("every family needs a header: {path}: {e}"));
         let mut header = Header { metadata: Vec::new(), tensors: Vec::new() };
         for line in text.lines() {
