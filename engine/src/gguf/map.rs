@@ -20,6 +20,18 @@ pub struct Bytes {
     len: usize,
 }
 
+/// What says whether bytes are still held by somebody: whether their place is still theirs.
+#[cfg(feature = "candle")]
+pub(crate) struct Holder(std::sync::Weak<Storage>);
+
+#[cfg(feature = "candle")]
+impl Holder {
+    /// Whether they are.
+    pub(crate) fn holds(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
 enum Storage {
     Mapped(Mmap),
     Owned(Vec<u8>),
@@ -62,6 +74,12 @@ impl Bytes {
     fn whole(storage: Storage) -> Bytes {
         let len = storage.as_slice().len();
         Bytes { storage: Arc::new(storage), start: 0, len }
+    }
+
+    /// Who says how long they are held.
+    #[cfg(feature = "candle")]
+    pub(crate) fn holder(&self) -> Holder {
+        Holder(Arc::downgrade(&self.storage))
     }
 
     /// The bytes in `range`, sharing the storage.

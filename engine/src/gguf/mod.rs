@@ -24,6 +24,8 @@ mod write;
 
 pub use file::{Gguf, Head};
 pub use map::Bytes;
+#[cfg(feature = "candle")]
+pub(crate) use map::Holder;
 pub use metadata::Metadata;
 pub use tensor::{TensorInfo, TensorType};
 pub use value::{Array, Strings, Value, ValueType};

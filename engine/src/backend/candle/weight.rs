@@ -8,6 +8,7 @@
 use super::{Done, refused};
 use crate::backend::Stored;
 use crate::error::Result;
+use crate::gguf::Holder;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{D, DType, Device, Tensor as Array};
 use half::{bf16, f16};
@@ -198,20 +199,22 @@ fn dequantized(stored: &Stored, kind: DType, device: &Device) -> Done<Array> {
     }
 }
 
-/// Matrices on the device by where they lie in the file, as long as someone holds them.
+/// Matrices on the device by where they lie in the file, as long as someone holds them, and the bytes have not been let go of:
+/// others may lie there since.
 #[derive(Default)]
-pub(super) struct Shared(Mutex<HashMap<(usize, usize), Weak<Matrix>>>);
+pub(super) struct Shared(Mutex<HashMap<(usize, usize), (Weak<Matrix>, Holder)>>);
 
 impl Shared {
     /// The matrix in a file, on `device`; the same one where it was asked for before.
     pub(super) fn weight(&self, stored: &Stored, device: &Device) -> Result<Weight> {
         let place = (stored.bytes.as_ptr().addr(), stored.bytes.len());
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(matrix) = shared.get(&place).and_then(Weak::upgrade).filter(|m| (m.rows, m.cols) == (stored.rows, stored.cols)) {
+        let known = shared.get(&place).filter(|(_, holder)| holder.holds()).and_then(|(matrix, _)| matrix.upgrade());
+        if let Some(matrix) = known.filter(|m| (m.rows, m.cols) == (stored.rows, stored.cols)) {
             return Ok(Weight(matrix));
         }
         let weight = Weight::load(stored, device).map_err(|e| refused(&stored.name, e))?;
-        shared.insert(place, Arc::downgrade(&weight.0));
+        shared.insert(place, (Arc::downgrade(&weight.0), stored.bytes.holder()));
         Ok(weight)
     }
 }
