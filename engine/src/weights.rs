@@ -3,7 +3,7 @@
 //! Presence decides the options: a bias tensor in the file means a bias. What no block asks for is an error, not silence: a
 //! tensor that hob would ignore is a fact about the model that hob does not know.
 
-use crate::backend::{Backend, Linear, Stored, Window};
+use crate::backend::{Backend, HeadWeights, Linear, Stored, Window};
 use crate::block::Norm;
 use crate::config::{Config, NormKind};
 use crate::error::{Error, Fault, Result};
@@ -73,7 +73,11 @@ impl<'a, B: Backend> Loader<'a, B> {
         Error::Model(fault.help(format!("architecture `{}` needs it; the file may be incomplete", self.config.architecture)))
     }
 
-    fn stored(&self, name: &str, dims: &[usize]) -> Result<Option<Stored>> {
+    /// The tensor of this name as it lies in the file, if the file has it, with just these dimensions (row length first).
+    ///
+    /// # Errors
+    /// [`Error::Model`] where it is of another shape, [`Error::Unsupported`] where hob has no kernel for its type.
+    pub fn stored(&self, name: &str, dims: &[usize]) -> Result<Option<Stored>> {
         let Some(info) = self.find(name, dims)? else { return Ok(None) };
         let Some(format) = info.kind.format() else {
             let known: Vec<_> = hob_kernels::Format::ALL.iter().map(|f| f.name()).collect();
@@ -100,6 +104,16 @@ impl<'a, B: Backend> Loader<'a, B> {
     pub fn stack(&self, name: &str, experts: usize, rows: usize, cols: usize) -> Result<B::Weight> {
         let stored = self.stored(name, &[cols, rows, experts])?.ok_or_else(|| self.missing(name))?;
         self.backend.weight(stored)
+    }
+
+    /// A matrix `[rows, cols]` for each head that has to be there: a stack of them, or one with the rows of all.
+    ///
+    /// # Errors
+    /// As [`matrix`](Loader::matrix).
+    pub fn by_head(&self, name: &str, heads: usize, rows: usize, cols: usize) -> Result<HeadWeights<B>> {
+        let flat = self.gguf.tensor(name).is_some_and(|t| t.dims.len() == 2);
+        let stack = if flat { self.matrix(name, heads * rows, cols)? } else { self.stack(name, heads, rows, cols)? };
+        Ok(HeadWeights { stack, heads, rows: 0..rows })
     }
 
     /// The linear map `{base}.weight` `[rows, cols]`, with `{base}.bias` if the file has it.

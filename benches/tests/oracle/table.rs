@@ -204,6 +204,40 @@ pub(crate) const ROWS: &[Row] = &[
         ..BASE
     },
     Row {
+        name: "deepseek2",
+        header: "deepseek2",
+        // Keys and values in one tensor, as the checkpoint has them, and files of before April 2025; no groups of experts.
+        change: |h| {
+            let h = h.without("_mla").without("attn_k_b").without("attn_v_b").without("expert_g").without("exp_probs_b");
+            let h = h.set("attention.head_count_kv", "4").set("attention.key_length", "48").set("attention.value_length", "32");
+            h.with("blk.*.attn_kv_b.weight", &[64, 256])
+        },
+        open: |file| {
+            let names = [
+                (".attn_q_a.", ".self_attn.q_a_proj."),
+                (".attn_q_a_norm.", ".self_attn.q_a_layernorm."),
+                (".attn_q_b.", ".self_attn.q_b_proj."),
+                (".attn_kv_a_mqa.", ".self_attn.kv_a_proj_with_mqa."),
+                (".attn_kv_a_norm.", ".self_attn.kv_a_layernorm."),
+                (".attn_kv_b.", ".self_attn.kv_b_proj."),
+                (".ffn_gate_shexp.", ".mlp.shared_experts.gate_proj."),
+                (".ffn_up_shexp.", ".mlp.shared_experts.up_proj."),
+                (".ffn_down_shexp.", ".mlp.shared_experts.down_proj."),
+            ];
+            let config = json!({
+                "moe_intermediate_size": 32, "n_shared_experts": 1, "n_routed_experts": 8, "routed_scaling_factor": 2.5,
+                "first_k_dense_replace": 1, "q_lora_rank": 96, "kv_lora_rank": 64, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32,
+                "v_head_dim": 32, "n_group": 1, "topk_group": 1,
+                "rope_scaling": {
+                    "type": "yarn", "factor": 40.0, "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0,
+                    "mscale": 1.0, "mscale_all_dim": 1.0,
+                },
+            });
+            takes(file, &names, same, config, |c, w| deepseek2::DeepSeekV2::new(&c, w), deepseek2::DeepSeekV2::forward)
+        },
+        ..BASE
+    },
+    Row {
         name: "lfm2",
         header: "lfm2",
         change: |h| h.set("rope.freq_base", "1000000.0"),

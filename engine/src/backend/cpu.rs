@@ -4,7 +4,7 @@ mod entries;
 mod state;
 
 use crate::backend::{
-    Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, Linear, Product, Qkv, Scan, Stored, Weighed,
+    Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, HeadWeights, Linear, Product, Qkv, Scan, Stored, Weighed,
 };
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
@@ -186,15 +186,16 @@ impl Backend for CpuBackend {
         State::new(spec, capacity)
     }
 
-    fn linear_by_head(&self, step: &mut Step, x: &Tensor, weight: &Stored, heads: usize, out: &mut Tensor) {
+    fn linear_by_head(&self, step: &mut Step, x: &Tensor, weights: &HeadWeights<CpuBackend>, out: &mut Tensor) {
+        let HeadWeights { stack, heads, rows } = weights;
         let Step { stop, inputs, heads: by_head, .. } = step;
         let cpu = self.cpu(stop);
-        let rows = weight.rows / heads;
-        inputs.set(cpu, x.values(), weight.cols, std::iter::once(weight.format));
-        by_head.set(x.rows, heads);
-        let groups = Groups { offsets: &by_head.offsets, slots: &by_head.slots, k: heads };
-        let mut products = [ExpertProduct { weights: matrix(weight), rows: 0..rows, out: out.shape(x.rows, heads * rows) }];
-        matmul::matmul_experts(cpu, inputs, groups, InputRow::Slot, heads, &mut products);
+        inputs.set(cpu, x.values(), stack.cols, std::iter::once(stack.format));
+        by_head.set(x.rows, *heads);
+        let groups = Groups { offsets: &by_head.offsets, slots: &by_head.slots, k: *heads };
+        let out = out.shape(x.rows, heads * rows.len());
+        let mut products = [ExpertProduct { weights: matrix(stack), rows: rows.clone(), out }];
+        matmul::matmul_experts(cpu, inputs, groups, InputRow::Slot, *heads, &mut products);
     }
 
     fn split(&self, step: &mut Step, x: &Tensor, heads: usize, at: usize, a: &mut Tensor, b: &mut Tensor) {

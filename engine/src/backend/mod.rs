@@ -22,6 +22,7 @@ use hob_kernels::Format;
 pub use hob_kernels::attention::Window;
 use hob_kernels::ops::{Activation, Router};
 use hob_kernels::recurrent::Shape;
+use std::ops::Range;
 
 /// A matrix of weights as it lies in the file: `[rows, cols]`, or for a stack of experts `[experts · rows, cols]`.
 #[derive(Clone)]
@@ -44,6 +45,16 @@ pub struct Linear<B: Backend> {
     pub weight: B::Weight,
     /// `[outputs]`.
     pub bias: Option<B::Vector>,
+}
+
+/// A linear map of its own for each head.
+pub struct HeadWeights<B: Backend> {
+    /// A matrix a head, one after the other: `[heads · all, cols]`.
+    pub stack: B::Weight,
+    /// How many.
+    pub heads: usize,
+    /// The rows of each that count: all, but where two maps of a head lie in one matrix.
+    pub rows: Range<usize>,
 }
 
 /// A linear map in a call: the map, and where its result goes.
@@ -212,8 +223,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn norm_in_place(&self, step: &mut Self::Step, x: &mut Self::Tensor, norm: &Norm<Self>);
     /// Linear maps of one input, which is quantized once for all of them.
     fn linear(&self, step: &mut Self::Step, x: &Self::Tensor, products: &mut [Product<'_, Self>]);
-    /// Linear maps of their own for the heads of `x` `[tokens, heads · cols]`: weight `[heads · rows, cols]`, out `[tokens, heads · rows]`.
-    fn linear_by_head(&self, step: &mut Self::Step, x: &Self::Tensor, weight: &Self::Weight, heads: usize, out: &mut Self::Tensor);
+    /// Linear maps of their own for the heads of `x` `[tokens, heads · cols]`: out `[tokens, heads · rows]`.
+    fn linear_by_head(&self, step: &mut Self::Step, x: &Self::Tensor, weights: &HeadWeights<Self>, out: &mut Self::Tensor);
     /// Cuts each of the heads of `x` in two: its first `at` channels to `a`, the others to `b`.
     fn split(&self, step: &mut Self::Step, x: &Self::Tensor, heads: usize, at: usize, a: &mut Self::Tensor, b: &mut Self::Tensor);
     /// Lays the channels of each head of `a` and of the same head of `b` side by side: undoes [`split`](Backend::split).

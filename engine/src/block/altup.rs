@@ -11,7 +11,7 @@
 //! The other strands begin as maps of the first, and end as maps that are added to it, each of the first one's magnitude.
 //! Source: `modeling_gemma3n.py` of Hugging Face transformers (`Gemma3nTextAltUp`, `Gemma3nTextLaurelBlock`).
 
-use crate::backend::{Backend, Linear, Stored};
+use crate::backend::{Backend, HeadWeights, Linear, Stored};
 use crate::block::{Norm, Work};
 use crate::error::{Error, Fault, Result};
 use crate::weights::Loader;
@@ -173,7 +173,7 @@ pub struct Ends<B: Backend> {
     /// `[(strands - 1) · width, width]`
     begin: Linear<B>,
     /// The same, of a strand each.
-    end: B::Weight,
+    end: HeadWeights<B>,
 }
 
 impl<B: Backend> Ends<B> {
@@ -190,7 +190,7 @@ impl<B: Backend> Ends<B> {
         }
         let width = loader.config.width;
         let weight = loader.stack("altup_proj.weight", count - 1, width, width)?;
-        let end = loader.stack("altup_unembd_proj.weight", count - 1, width, width)?;
+        let end = loader.by_head("altup_unembd_proj.weight", count - 1, width, width)?;
         Ok(Some(Ends { count, width, begin: Linear { weight, bias: None }, end }))
     }
 
@@ -207,7 +207,7 @@ impl<B: Backend> Ends<B> {
         let Work { step, altup: Held { result, laurel, .. }, h, .. } = work;
         let (count, width) = (self.count, self.width);
         backend.columns(step, x, width, (count - 1) * width, h);
-        backend.linear_by_head(step, h, &self.end, count - 1, laurel);
+        backend.linear_by_head(step, h, &self.end, laurel);
         backend.columns(step, x, 0, width, result);
         backend.rescale(step, laurel, result, count - 1);
         for strand in 1..count {

@@ -9,7 +9,7 @@
 //! index: the entries with the best Σ_heads w · relu(qᵢ · kᵢ), kᵢ entries of its own
 //! ```
 
-use crate::backend::{Attend, Backend, Linear, Qkv, Window};
+use crate::backend::{Attend, Backend, HeadWeights, Linear, Qkv, Window};
 use crate::block::attention::rope_of;
 use crate::block::rope::Rope;
 use crate::block::{Looks, Norm, Work};
@@ -29,12 +29,11 @@ pub struct Compressed<B: Backend> {
     key_norm: Norm<B>,
     entries: Option<Entries<B>>,
     /// `[groups · rank, heads / groups · dim]`
-    o_down: B::Weight,
+    o_down: HeadWeights<B>,
     o_up: Linear<B>,
     attend: Attend<B>,
     dim: usize,
     rotary: usize,
-    groups: usize,
     /// Number of its rope, and of the one that undoes it.
     rope: usize,
     back: usize,
@@ -164,7 +163,7 @@ impl<B: Backend> Compressed<B> {
             key: loader.linear(&name("attn_kv"), dim, width)?,
             key_norm: norm("attn_kv_a_norm", dim)?,
             entries,
-            o_down: loader.matrix(&name("attn_output_a.weight"), groups * shape.output_rank, heads / groups * dim)?,
+            o_down: loader.by_head(&name("attn_output_a.weight"), groups, shape.output_rank, heads / groups * dim)?,
             o_up: loader.linear(&name("attn_output_b"), width, groups * shape.output_rank)?,
             attend: Attend {
                 heads,
@@ -176,7 +175,6 @@ impl<B: Backend> Compressed<B> {
             },
             dim,
             rotary: config.rope.rotary,
-            groups,
             rope: rope.clone().number(ropes),
             back: rope.back().number(ropes),
             rope_text,
@@ -240,7 +238,7 @@ impl<B: Backend> Compressed<B> {
             }
         }
         turned(backend, step, mixed, (heads, self.dim, self.rotary), self.back, [&mut *q, &mut *v]);
-        backend.linear_by_head(step, mixed, &self.o_down, self.groups, v);
+        backend.linear_by_head(step, mixed, &self.o_down, v);
         backend.linear(step, v, &mut [(&self.o_up, out)]);
     }
 }
@@ -299,6 +297,6 @@ impl<B: Backend> fmt::Display for Compressed<B> {
                 write!(f, ", best {} of index {}×{}", index.most, index.heads, index.dim)?;
             }
         }
-        write!(f, " {}, output in {} groups", self.rope_text, self.groups)
+        write!(f, " {}, output in {} groups", self.rope_text, self.o_down.heads)
     }
 }

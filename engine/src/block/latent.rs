@@ -8,15 +8,19 @@
 //! as computed    score = scale · [Wkᵀ n | r] · [c | k]        y = Wv · Σ softmax(score) c                     then y · Wo
 //! ```
 //! The second form (the paper's "absorbed" one) never makes keys and values of the heads: the cache has one head, whose key
-//! is `[c | k]` and whose value is the key's first channels.
+//! is `[c | k]` and whose value is the key's first channels. Files of before April 2025 (llama.cpp, PR 12801) are made for the
+//! first form: of each head, the rows of Wk and then those of Wv in one tensor.
 
-use crate::backend::{Attend, Backend, Linear, Qkv, Window};
+use crate::backend::{Attend, Backend, HeadWeights, Linear, Qkv, Stored, Window};
 use crate::block::attention::rope;
 use crate::block::rope::Rope;
 use crate::block::{Looks, Norm, Work};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
+use crate::config::LatentConfig;
 use crate::error::{Error, Fault, Result};
 use crate::weights::Loader;
+use hob_kernels::Format;
+use hob_kernels::format::{dequantize, quantize};
 use std::fmt;
 
 /// One layer of latent attention.
@@ -25,10 +29,10 @@ pub struct Latent<B: Backend> {
     /// `[rank + rotary, width]`.
     kv: Linear<B>,
     kv_norm: Norm<B>,
-    /// Wkᵀ of each head, `[heads · rank, content]`.
-    k_b: B::Weight,
-    /// Wv of each head, `[heads · value_dim, rank]`.
-    v_b: B::Weight,
+    /// Wkᵀ of each head, `[rank, content]`.
+    k_b: HeadWeights<B>,
+    /// Wv of each head, `[value_dim, rank]`.
+    v_b: HeadWeights<B>,
     o: Linear<B>,
     attend: Attend<B>,
     /// Channels of a query head that meet the latent.
@@ -81,13 +85,6 @@ impl<B: Backend> Latent<B> {
     pub fn load(loader: &Loader<'_, B>, index: usize, ropes: &mut Vec<Rope>) -> Result<Latent<B>> {
         let config = loader.config;
         let name = |part: &str| format!("blk.{index}.{part}");
-        let unsplit = name("attn_kv_b.weight");
-        if loader.has(&unsplit) && !loader.has(&name("attn_k_b.weight")) {
-            let fault = Fault::at(unsplit)
-                .expected(name("attn_k_b.weight"))
-                .found("keys and values in one tensor, as files of early 2025 have them");
-            return Err(Error::Unsupported(fault.help("convert the model again with a current converter")));
-        }
         let Some(shape) = config.latent else {
             let key = format!("{}.attention.kv_lora_rank", config.architecture);
             let fault = Fault::at(key).expected("a number").found("no such key");
@@ -112,12 +109,13 @@ impl<B: Backend> Latent<B> {
                 up: loader.linear(&name("attn_q_b"), heads * shape.key_dim, rank)?,
             },
         };
+        let Maps { k_b, v_b } = Maps::load(loader, index, content, shape)?;
         Ok(Latent {
             queries,
             kv: loader.linear(&name("attn_kv_a_mqa"), rank + rotary, width)?,
             kv_norm: norm("attn_kv_a_norm", rank)?,
-            k_b: loader.stack(&name("attn_k_b.weight"), heads, rank, content)?,
-            v_b: loader.stack(&name("attn_v_b.weight"), heads, shape.value_dim, rank)?,
+            k_b,
+            v_b,
             o: loader.linear(&name("attn_output"), width, heads * shape.value_dim)?,
             attend: Attend {
                 heads,
@@ -166,7 +164,7 @@ impl<B: Backend> Latent<B> {
         if let Some(rope) = self.turns.content {
             backend.rotate(step, content, self.content, rope);
         }
-        backend.linear_by_head(step, content, &self.k_b, heads, mixed);
+        backend.linear_by_head(step, content, &self.k_b, mixed);
         backend.join(step, mixed, rotary, heads, q);
 
         backend.split(step, k, 1, self.rank, content, rotary);
@@ -178,9 +176,63 @@ impl<B: Backend> Latent<B> {
 
         let qkv = Qkv { q, kv: Some((k, None)) };
         backend.attend(step, &self.attend, qkv, sequences, slot, mixed);
-        backend.linear_by_head(step, mixed, &self.v_b, heads, v);
+        backend.linear_by_head(step, mixed, &self.v_b, v);
         backend.linear(step, v, &mut [(&self.o, out)]);
     }
+}
+
+/// The maps of the heads, from the latent and to it.
+struct Maps<B: Backend> {
+    k_b: HeadWeights<B>,
+    v_b: HeadWeights<B>,
+}
+
+impl<B: Backend> Maps<B> {
+    /// Those of layer `index`.
+    fn load(loader: &Loader<'_, B>, index: usize, content: usize, shape: LatentConfig) -> Result<Maps<B>> {
+        let name = |layer: usize, part: &str| format!("blk.{layer}.attn_{part}.weight");
+        let (heads, LatentConfig { rank, value_dim, .. }) = (loader.config.heads[index], shape);
+        let both = name(index, "kv_b");
+        if !loader.has(&both) || loader.has(&name(index, "k_b")) {
+            loader.pass_over(&both); // in some files beside what was made of it
+            let k_b = loader.by_head(&name(index, "k_b"), heads, rank, content)?;
+            return Ok(Maps { k_b, v_b: loader.by_head(&name(index, "v_b"), heads, value_dim, rank)? });
+        }
+        let all = content + value_dim;
+        let v_b = HeadWeights { rows: content..all, ..loader.by_head(&both, heads, all, rank)? };
+        let stored = loader.stored(&both, &[rank, heads * all])?.ok_or_else(|| loader.missing(&both))?;
+        let turned = turned(&stored, heads, content);
+        let layers = || (0..loader.config.layers).filter(|layer| loader.has(&name(*layer, "kv_b")));
+        if layers().next() == Some(index) {
+            let mib = (turned.bytes.len() * layers().count()) >> 20;
+            tracing::info!(mib, "attn_kv_b has keys and values in one: a copy of its keys, transposed, is kept in memory");
+        }
+        Ok(Maps { k_b: HeadWeights { stack: loader.backend.weight(turned)?, heads, rows: 0..rank }, v_b })
+    }
+}
+
+/// Of each head's matrix `[all, rank]` the first `content` rows, transposed: `[heads · rank, content]`.
+///
+/// Blocks run along rows and cannot be turned, and to quantize anew would lose as much again. F16 rounds a weight by at most
+/// 1/2048 of it, where Q8_0 did by up to 1/254 of the largest in its block. It is 54 MiB for DeepSeek-V2-Lite (27 layers ·
+/// 16 heads · 512 · 128) and 976 MiB for V3 (61 layers · 128 heads), whose files have hundreds of GiB.
+fn turned(stored: &Stored, heads: usize, content: usize) -> Stored {
+    let (rank, all) = (stored.cols, stored.rows / heads);
+    let format = match stored.format {
+        whole @ (Format::F32 | Format::BF16) => whole,
+        _ => Format::F16,
+    };
+    let row_bytes = stored.bytes.len() / stored.rows;
+    let (mut rows, mut columns) = (vec![0.0; content * rank], vec![0.0; content * rank]);
+    let mut bytes = vec![0; heads * content * rank * format.block_bytes()];
+    for (head, out) in bytes.chunks_exact_mut(content * rank * format.block_bytes()).enumerate() {
+        dequantize(stored.format, &stored.bytes[head * all * row_bytes..][..content * row_bytes], &mut rows);
+        for (i, column) in columns.chunks_exact_mut(content).enumerate() {
+            column.iter_mut().zip(rows[i..].iter().step_by(rank)).for_each(|(x, y)| *x = *y);
+        }
+        quantize(format, &columns, None, out);
+    }
+    Stored { name: format!("{} (keys)", stored.name), format, rows: heads * rank, cols: content, bytes: bytes.into() }
 }
 
 impl Turns {
@@ -224,13 +276,11 @@ impl<B: Backend> fmt::Display for Latent<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Stored;
     use crate::backend::cpu::CpuBackend;
     use crate::batch::{Canceller, Entry, Logits};
     use crate::cache::KvType;
     use crate::config::NormKind;
     use crate::gguf::Bytes;
-    use hob_kernels::Format;
 
     fn matrix(values: &[f32], cols: usize) -> Stored {
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -251,8 +301,8 @@ mod tests {
             queries: Queries::Straight(linear(&[2.0, 1.0, 1.0, 0.0, 0.0, 1.0], 2)),
             kv: linear(&[1.0, -1.0, 0.0, 1.0, 1.0, 0.0], 2),
             kv_norm: Norm { kind: NormKind::Rms, weight: vec![3.0], bias: None, eps: 0.0, width: 1 },
-            k_b: matrix(&[0.5], 1),
-            v_b: matrix(&[2.0], 1),
+            k_b: HeadWeights { stack: matrix(&[0.5], 1), heads: 1, rows: 0..1 },
+            v_b: HeadWeights { stack: matrix(&[2.0], 1), heads: 1, rows: 0..1 },
             o: linear(&[1.0, -1.0], 1),
             attend: Attend { heads: 1, value_dim: 1, scale: 1.0, softcap: None, window: Window::None, sinks: None },
             content: 1,

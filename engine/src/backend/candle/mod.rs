@@ -14,7 +14,9 @@ mod recurrent;
 mod state;
 mod weight;
 
-use crate::backend::{Attend, Backend, Convolved, DeltaRule, ExpertWeights, HeadInputs, Linear, Product, Qkv, Scan, Stored, Window};
+use crate::backend::{
+    Attend, Backend, Convolved, DeltaRule, ExpertWeights, HeadInputs, HeadWeights, Linear, Product, Qkv, Scan, Stored, Window,
+};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
 use crate::block::compressed::Pooled;
@@ -294,9 +296,10 @@ impl Backend for CandleBackend {
         });
     }
 
-    fn linear_by_head(&self, step: &mut Step, x: &Tensor, weight: &Weight, heads: usize, out: &mut Tensor) {
+    fn linear_by_head(&self, step: &mut Step, x: &Tensor, weights: &HeadWeights<CandleBackend>, out: &mut Tensor) {
         step.attempt("linear_by_head", |_| {
-            out.put(weight.apply_by_head(x.get()?, heads)?);
+            let HeadWeights { stack, heads, rows } = weights;
+            out.put(stack.apply_by_head(x.get()?, *heads, rows.clone())?);
             Ok(())
         });
     }

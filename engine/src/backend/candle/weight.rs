@@ -94,11 +94,12 @@ impl Weight {
         values.reshape((count, self.0.rows / count, self.0.cols))
     }
 
-    /// A matrix of the stack for each of `heads` heads of x `[tokens, heads · cols]`: `[tokens, heads · rows / heads]`.
-    pub(super) fn apply_by_head(&self, x: &Array, heads: usize) -> Done<Array> {
+    /// These rows of a matrix of the stack for each of `heads` heads of x `[tokens, heads · cols]`: `[tokens, heads · rows]`.
+    pub(super) fn apply_by_head(&self, x: &Array, heads: usize, rows: Range<usize>) -> Done<Array> {
         let tokens = x.dim(0)?;
         let x = x.reshape((tokens, heads, self.0.cols))?.transpose(0, 1)?.contiguous()?;
-        x.matmul(&self.stack(heads)?.t()?)?.transpose(0, 1)?.reshape((tokens, self.0.rows))
+        let matrices = self.stack(heads)?.narrow(1, rows.start, rows.len())?.contiguous()?;
+        x.matmul(&matrices.t()?)?.transpose(0, 1)?.reshape((tokens, heads * rows.len()))
     }
 
     fn numbers(&self, device: &Device) -> Done<&Array> {
