@@ -7,6 +7,8 @@
 //! S = a·S;   S += k ⊗ β(v - kᵀS);   y = qᵀS                    a state S [keys, values] a head
 //! out = (norm(y) ⊙ act(h·W_g)) · W_out                         act: silu, for KDA σ
 //! ```
+//! In early files of Qwen3-Next W_q, W_k, W_v and W_g are one tensor, as in the model's checkpoint: for each key head its rows of
+//! q, k, v and g (`fix_query_key_value_ordering` of `modeling_qwen3_next.py`; llama.cpp, PR 16095).
 
 use crate::backend::{Backend, Conv, DeltaRule, HeadInputs, Linear};
 use crate::block::mamba2::rates;
@@ -25,10 +27,7 @@ const EPS: f32 = 1e-6;
 
 /// One mixer by the gated delta rule.
 pub struct Delta<B: Backend> {
-    q: Linear<B>,
-    k: Linear<B>,
-    v: Linear<B>,
-    gate: Projection<B>,
+    inputs: Inputs<B>,
     strengths: Strengths<B>,
     /// Of q, k and v.
     convs: [Conv<B>; 3],
@@ -46,6 +45,14 @@ pub struct Delta<B: Backend> {
 struct Projection<B: Backend> {
     first: Linear<B>,
     second: Option<Linear<B>>,
+}
+
+/// Queries, keys, values and the gate.
+enum Inputs<B: Backend> {
+    /// Each by itself.
+    Apart { q: Linear<B>, k: Linear<B>, v: Linear<B>, gate: Projection<B> },
+    /// For each key head its query and key, then values and gates of the heads that read it.
+    Together(Linear<B>),
 }
 
 /// How strongly is forgotten, and how strongly written.
@@ -96,23 +103,23 @@ impl<B: Backend> Delta<B> {
         let (ssm, width) = (loader.config.ssm()?, loader.config.width);
         let order = loader.family.key_heads;
         let shape = Shape { key_heads: ssm.groups, heads: ssm.heads, keys: ssm.state, values: ssm.inner / ssm.heads, order };
-        if loader.has(&name("ssm_in.weight")) {
-            let fault = Fault::at(name("ssm_in.weight")).expected(name("attn_qkv.weight")).found("an early layout of the same");
-            return Err(Error::Unsupported(fault.help("convert the model again with a current converter")));
-        }
         let (keys, values) = (shape.key_heads * shape.keys, ssm.inner);
-        let [q, k, v] = loader.fused(&name("attn_qkv"), [keys, keys, values], width)?;
+        let inputs = if loader.has(&name("ssm_in.weight")) {
+            Inputs::Together(loader.linear(&name("ssm_in"), 2 * (keys + values), width)?)
+        } else {
+            let [q, k, v] = loader.fused(&name("attn_qkv"), [keys, keys, values], width)?;
+            Inputs::Apart { q, k, v, gate: Projection::whole(loader.linear(&name("attn_gate"), values, width)?) }
+        };
         let strengths = if loader.has(&name("ssm_ba.weight")) {
             Strengths::Together(loader.linear(&name("ssm_ba"), 2 * ssm.heads, width)?)
         } else {
             let dt = Projection::whole(loader.linear(&name("ssm_alpha"), ssm.heads, width)?);
             Strengths::Apart { dt, beta: loader.linear(&name("ssm_beta"), ssm.heads, width)? }
         };
-        let gate = Projection::whole(loader.linear(&name("attn_gate"), values, width)?);
         let convs = convs(loader, &name("ssm_conv1d"), ssm.taps, 0, [keys, keys, values], Activation::Silu)?;
         let rate = rates(loader, &name("ssm_a"), ssm.heads)?;
         let out = loader.linear(&name("ssm_out"), width, values)?;
-        let parts = Parts { qkv: [q, k, v], gate, strengths, convs, rate, out };
+        let parts = Parts { inputs, strengths, convs, rate, out };
         Delta::assemble(loader, index, shape, parts, Activation::Silu, ssm.taps)
     }
 
@@ -131,14 +138,14 @@ impl<B: Backend> Delta<B> {
         };
         let whole = loader.has(&name("attn_gate.weight"));
         let parts = Parts {
-            qkv: [
-                loader.linear(&name("attn_q"), all, width)?,
-                loader.linear(&name("attn_k"), all, width)?,
-                loader.linear(&name("attn_v"), all, width)?,
-            ],
-            gate: match whole {
-                true => Projection::whole(loader.linear(&name("attn_gate"), all, width)?),
-                false => Projection::low_rank(loader, &name("ssm_g"), dim, all)?,
+            inputs: Inputs::Apart {
+                q: loader.linear(&name("attn_q"), all, width)?,
+                k: loader.linear(&name("attn_k"), all, width)?,
+                v: loader.linear(&name("attn_v"), all, width)?,
+                gate: match whole {
+                    true => Projection::whole(loader.linear(&name("attn_gate"), all, width)?),
+                    false => Projection::low_rank(loader, &name("ssm_g"), dim, all)?,
+                },
             },
             strengths: Strengths::Apart {
                 dt: Projection::low_rank(loader, &name("ssm_f"), dim, all)?,
@@ -170,12 +177,8 @@ impl<B: Backend> Delta<B> {
         };
         let (dt_name, norm_name) = (name("ssm_dt.bias"), name("ssm_norm"));
         let bias = loader.vector(&dt_name, parts.rate.len())?.ok_or_else(|| loader.missing(&dt_name))?;
-        let [q, k, v] = parts.qkv;
         Ok(Delta {
-            q,
-            k,
-            v,
-            gate: parts.gate,
+            inputs: parts.inputs,
             strengths: parts.strengths,
             convs: parts.convs,
             unit: [unit(1.0 / keys as f32)?, unit(1.0 / root)?],
@@ -192,27 +195,49 @@ impl<B: Backend> Delta<B> {
         StateSpec::Recurrent(self.size)
     }
 
-    /// `out = mixer(h)`.
-    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+    /// `q`, `k`, `v`, `gate`, `dt` and `beta` of the input.
+    fn project(&self, backend: &B, work: &mut Work<B>) {
         let Work { step, h, q, k, v, mixed, gate, up, router, dt, beta, .. } = work;
-        let of_gate = self.gate.target(gate, up);
-        match &self.strengths {
-            Strengths::Apart { dt: of_dt, beta: of_beta } => {
+        let Shape { key_heads, heads, keys, values, .. } = self.rule.shape;
+        let group = heads / key_heads;
+        // What comes for several at once waits in `mixed` and `router`.
+        match (&self.inputs, &self.strengths) {
+            (Inputs::Apart { q: of_q, k: of_k, v: of_v, gate: of_gate }, Strengths::Apart { dt: of_dt, beta: of_beta }) => {
+                let of_gate = (&of_gate.first, of_gate.target(gate, up));
                 let first = (&of_dt.first, of_dt.target(dt, router));
-                let of_gate = (&self.gate.first, of_gate);
-                let products = &mut [(&self.q, &mut *q), (&self.k, &mut *k), (&self.v, &mut *v), of_gate, first, (of_beta, &mut *beta)];
+                let products = &mut [(of_q, &mut *q), (of_k, &mut *k), (of_v, &mut *v), of_gate, first, (of_beta, &mut *beta)];
                 backend.linear(step, h, products);
-                of_dt.finish(backend, step, router, dt);
             }
-            Strengths::Together(both) => {
-                let of_gate = (&self.gate.first, of_gate);
-                let products = &mut [(&self.q, &mut *q), (&self.k, &mut *k), (&self.v, &mut *v), of_gate, (both, &mut *router)];
-                backend.linear(step, h, products);
-                let Shape { key_heads, heads, .. } = self.rule.shape;
-                backend.split(step, router, key_heads, heads / key_heads, beta, dt);
+            (Inputs::Apart { q: of_q, k: of_k, v: of_v, gate: of_gate }, Strengths::Together(both)) => {
+                let of_gate = (&of_gate.first, of_gate.target(gate, up));
+                backend.linear(step, h, &mut [(of_q, &mut *q), (of_k, &mut *k), (of_v, &mut *v), of_gate, (both, &mut *router)]);
+            }
+            (Inputs::Together(all), Strengths::Apart { dt: of_dt, beta: of_beta }) => {
+                let first = (&of_dt.first, of_dt.target(dt, router));
+                backend.linear(step, h, &mut [(all, &mut *mixed), first, (of_beta, &mut *beta)]);
+            }
+            (Inputs::Together(all), Strengths::Together(both)) => {
+                backend.linear(step, h, &mut [(all, &mut *mixed), (both, &mut *router)]);
             }
         }
-        self.gate.finish(backend, step, up, gate);
+        match &self.strengths {
+            Strengths::Apart { dt: of_dt, .. } => of_dt.finish(backend, step, router, dt),
+            Strengths::Together(_) => backend.split(step, router, key_heads, group, beta, dt),
+        }
+        match &self.inputs {
+            Inputs::Apart { gate: of_gate, .. } => of_gate.finish(backend, step, up, gate),
+            Inputs::Together(_) => {
+                backend.split(step, mixed, key_heads, 2 * keys, up, router);
+                backend.split(step, up, key_heads, keys, q, k);
+                backend.split(step, router, key_heads, group * values, v, gate);
+            }
+        }
+    }
+
+    /// `out = mixer(h)`.
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+        self.project(backend, work);
+        let Work { step, q, k, v, mixed, gate, dt, beta, .. } = work;
         let [of_q, of_k, of_v] = &self.convs;
         backend.conv(step, &mut [(of_q, &mut *q), (of_k, &mut *k), (of_v, &mut *v)], sequences, slot);
         backend.norm_in_place(step, q, &self.unit[0]);
@@ -227,8 +252,7 @@ impl<B: Backend> Delta<B> {
 
 /// What the two kinds name differently.
 struct Parts<B: Backend> {
-    qkv: [Linear<B>; 3],
-    gate: Projection<B>,
+    inputs: Inputs<B>,
     strengths: Strengths<B>,
     convs: [Conv<B>; 3],
     /// `[heads]` or `[heads · keys]`.
