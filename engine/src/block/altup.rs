@@ -218,3 +218,57 @@ impl<B: Backend> Ends<B> {
         std::mem::swap(x, result);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::block::paper::{Paper, linear, norm};
+
+    fn biased(weight: &[f32], bias: &[f32]) -> Linear<CpuBackend> {
+        Linear { bias: Some(bias.to_vec()), ..linear(weight, 2) }
+    }
+
+    /// Two strands of one channel. A norm of one channel is its sign, so that m(v) = (tanh(½ ln 3), 0) = (½, 0) for every v > 0.
+    fn altup() -> AltUp<CpuBackend> {
+        AltUp {
+            count: 2,
+            width: 1,
+            router_norm: norm(&[1.0]),
+            router: linear(&[3f32.ln() / 2.0, 0.0], 1),
+            first: biased(&[2.0, 0.0, 4.0, 0.0], &[1.0, 0.0]),
+            all: biased(&[2.0, 0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0], &[1.0, 0.0, 0.0, 1.0]),
+            correct: biased(&[1.0, 0.0, 2.0, 0.0], &[1.0, 1.0]),
+            scale: vec![10.0],
+            laurel: [linear(&[3.0], 1), linear(&[1.0], 1)],
+            laurel_norm: norm(&[7.0]),
+        }
+    }
+
+    /// x = (3, 5). Of the first strand (½·2 + 1) = 2, of the second ½·4 = 2 go into the first: p = 16; the second stays 5.
+    /// r = 20 is 4 more than p: of that (½·1 + 1) and (½·2 + 1) go to the strands, 16 + 6 and 5 + 8. The first one, scaled: 220.
+    #[test]
+    fn predicted_and_corrected_by_hand() {
+        let altup = altup();
+        let (mut paper, mut p) = (Paper::new(&[0.0], 1, &[]), Default::default());
+        let mut x = paper.tensor(&[3.0, 5.0]);
+        altup.predict(&paper.backend, &mut paper.work, &x, &mut p);
+        paper.near(&p, &[16.0]);
+        paper.work.altup.result = paper.tensor(&[20.0]);
+        altup.correct(&paper.backend, &mut paper.work, &mut x, &mut p);
+        paper.near(&x, &[22.0, 13.0]);
+        paper.near(&p, &[220.0]);
+    }
+
+    /// Beside attention: h = 2 by 3 and 1 is 6, by its norm 7; 2 + 7 = 9. With p = 1 and y = 2: 12/√2.
+    #[test]
+    fn laurel_by_hand() {
+        let altup = altup();
+        let mut paper = Paper::new(&[2.0], 1, &[]);
+        let (p, y) = (paper.tensor(&[1.0]), paper.tensor(&[2.0]));
+        altup.beside(&paper.backend, &mut paper.work);
+        altup.meet(&paper.backend, &mut paper.work, &p, &y);
+        let result = std::mem::take(&mut paper.work.altup.result);
+        paper.near(&result, &[12.0 / 2f64.sqrt()]);
+    }
+}

@@ -299,3 +299,52 @@ impl<B: Backend> fmt::Display for Attention<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::block::paper::{OPTIONS, Paper, linear, rope, sigmoid};
+
+    fn attention(heads: usize, key_dim: usize, q: &[f32], [k, v, o]: [&[f32]; 3], width: usize) -> Attention<CpuBackend> {
+        Attention {
+            q: linear(q, width),
+            q_norm: None,
+            kv: Some(KeysValues { k: linear(k, width), k_norm: None, v: Some(linear(v, width)), v_norm: None }),
+            o: linear(o, heads),
+            late_norm: None,
+            gate: OutputGate::None,
+            attend: Attend { heads, value_dim: 1, scale: 1.0, softcap: None, window: Window::None, sinks: None },
+            kv_heads: 1,
+            key_dim,
+            turns: Turns { q: vec![], k: None, text: String::new() },
+        }
+    }
+
+    fn gives(attention: &Attention<CpuBackend>, h: &[f32], width: usize, ropes: &[Rope], want: &[f64]) {
+        let (mut paper, mut out) = (Paper::new(h, width, ropes), Default::default());
+        let mut sequence = paper.sequence(&attention.state(&OPTIONS).unwrap());
+        attention.forward(&paper.backend, &mut paper.work, &mut [&mut sequence], 0, &mut out);
+        paper.near(&out, want);
+    }
+
+    /// Two heads look at one of keys and values, whose two channels turn by 1 a position. h is (1, 0), then (0, 1).
+    ///
+    /// Queries are (1, 0) and (2, 0), keys (0, 1): turned by p and p', they meet at sin(p - p') and twice that. So position 1 scores
+    /// sin 1 on position 0 and 0 on itself, and weighs the first σ(sin 1), in the second head σ(2 sin 1). Values are 3 and 5.
+    #[test]
+    fn two_positions_by_hand() {
+        let (q, k) = ([1.0, 1.0, 0.0, 0.0, 2.0, 2.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]);
+        let turns = Turns { q: vec![0], k: Some(0), text: String::new() };
+        let two = Attention { turns, ..attention(2, 2, &q, [&k, &[3.0, 5.0], &[1.0, 0.0, 0.0, 1.0]], 2) };
+        let second = |score: f64| 5.0 - 2.0 * sigmoid(score);
+        gives(&two, &[1.0, 0.0, 0.0, 1.0], 2, &[rope(1.0)], &[3.0, 3.0, second(1f64.sin()), second(2.0 * 1f64.sin())]);
+    }
+
+    /// Behind the query's row lies the gate's: σ(ln 3) = ¾ of the value 8.
+    #[test]
+    fn an_output_gate_by_hand() {
+        let gated = Attention { gate: OutputGate::BesideQueries, ..attention(1, 1, &[1.0, 3f32.ln()], [&[1.0], &[8.0], &[1.0]], 1) };
+        gives(&gated, &[1.0], 1, &[], &[6.0]);
+    }
+}

@@ -73,3 +73,35 @@ impl<B: Backend> fmt::Display for Beside<B> {
         write!(f, "({} → {} ∥ {} → {} → {})", self.dense, self.dense_post, self.pre, self.experts, self.post)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::block::dense::tests::dense;
+    use crate::block::experts::tests::two_of;
+    use crate::block::paper::{Paper, norm};
+    use hob_kernels::ops::Activation;
+
+    /// x = (3, 4), whose root mean square is √12.5, and h = (1, 0).
+    ///
+    /// The dense block gives (1, 1), which its norm leaves. The router's norm has the weight √12.5·ln 3: it sees (3, 4)·ln 3, and
+    /// finds 0 and -3 ln 3 + 4 ln 3 = ln 3: the experts weigh ¼ and ¾. Each makes 3·4/12.5 of the normed x, the first in the first
+    /// channel, the other in the second; the norm makes (1, 3)/√5 of that.
+    #[test]
+    fn both_by_hand() {
+        let root = 12.5f32.sqrt() * 3f32.ln();
+        let beside: Beside<CpuBackend> = Beside {
+            dense: dense(None, &[1.0, 0.0, 0.0, 1.0], &[1.0, 0.0, 1.0, 0.0], Activation::Relu),
+            dense_post: norm(&[1.0, 1.0]),
+            router: norm(&[root, root]),
+            pre: norm(&[1.0, 1.0]),
+            experts: two_of(&[0.0, 0.0, -1.0, 1.0], [&[1.0, 0.0, 1.0, 0.0], &[0.0, 1.0, 0.0, 1.0], &[1.0, 0.0, 0.0, 1.0]], 2),
+            post: norm(&[1.0, 1.0]),
+        };
+        let (mut paper, mut out) = (Paper::new(&[1.0, 0.0], 2, &[]), Default::default());
+        let x = paper.tensor(&[3.0, 4.0]);
+        beside.forward(&paper.backend, &mut paper.work, &x, &mut out);
+        paper.near(&out, &[1.0 + 1.0 / 5f64.sqrt(), 1.0 + 3.0 / 5f64.sqrt()]);
+    }
+}

@@ -300,3 +300,48 @@ impl<B: Backend> fmt::Display for Compressed<B> {
         write!(f, " {}, output in {} groups", self.rope_text, self.o_down.heads)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::block::paper::{OPTIONS, Paper, linear, matrix, norm, rope};
+    use std::f64::consts::FRAC_PI_2;
+
+    /// One head of three channels, the last two of which make a quarter turn a position; a window of one, and entries of two
+    /// positions. h is (1, 0), then (0, 1). All norms leave what they get.
+    ///
+    /// Keys (1, 1, 1) and (-1, 1, 1), the second turned to (-1, -1, 1). Position 0 sees itself: (1, 1, 1).
+    /// The entry: values (4, -8, 0) and (0, 4, 4/3), by softmax(0, ln 3) ¼ and ¾: (1, 1, 1), which stands at position 0.
+    /// The query (1, 1, -1), turned at position 1 to (1, 1, 1), meets its own key at -1 and the entry at 3; the scale ln 3 / 4 makes
+    /// that ¼ and ¾: (½, ½, 1), turned back (½, 1, -½). The output's maps make 1, 10, 100 times the channels, and the last.
+    #[test]
+    fn a_window_and_an_entry_by_hand() {
+        let ropes = [rope(FRAC_PI_2), rope(FRAC_PI_2).back()];
+        let (ones, three) = ([1.0; 3], 3f32.ln());
+        let pooling =
+            Pooling { ratio: 2, halves: 1, places: vec![0.0, 0.0, 0.0, three, three, three], norm: norm(&ones), rope: rope(FRAC_PI_2) };
+        let values = linear(&[4.0, 0.0, -8.0, 4.0, 0.0, 4.0 / 3.0], 2);
+        let layer: Compressed<CpuBackend> = Compressed {
+            q_down: linear(&[1.0, 1.0], 2),
+            q_down_norm: norm(&[1.0]),
+            q_up: linear(&[1.0, 1.0, -1.0], 1),
+            q_norm: norm(&ones),
+            key: linear(&[1.0, -1.0, 1.0, 1.0, 1.0, 1.0], 2),
+            key_norm: norm(&ones),
+            entries: Some(Entries { values, scores: linear(&[0.0; 6], 2), pooling, index: None }),
+            o_down: HeadWeights { stack: matrix(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], 3), heads: 1, rows: 0..3 },
+            o_up: linear(&[1.0, 10.0, 100.0, 0.0, 0.0, 1.0], 3),
+            attend: Attend { heads: 1, value_dim: 3, scale: three / 4.0, softcap: None, window: Window::Sliding(1), sinks: None },
+            dim: 3,
+            rotary: 2,
+            rope: 0,
+            back: 1,
+            rope_text: String::new(),
+        };
+        let (mut paper, mut out) = (Paper::new(&[1.0, 0.0, 0.0, 1.0], 2, &ropes), Default::default());
+        let mut sequence = paper.sequence(&layer.state(&OPTIONS));
+        layer.forward(&paper.backend, &mut paper.work, &mut [&mut sequence], 0, &mut out);
+        paper.near(&out, &[111.0, 1.0, 0.5 + 10.0 - 50.0, -0.5]);
+    }
+}

@@ -271,3 +271,45 @@ impl<B: Backend> fmt::Display for Delta<B> {
         write!(f, " conv {}", self.size.past + 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::block::paper::{Paper, linear, norm, silu};
+
+    /// One head, two keys, two values; h is (1, 0), then (0, 1).
+    ///
+    /// q and k are (9, 0) for both, by their norms (1, 0)/√2 and (1, 0); v is s·h, s = silu(9). a = e^(-softplus(0)) = ½ and
+    /// β = σ(0) = ½. So the row of S that matters is ½v₀; then half of it is left, ¼v₀, and ½(v₁ - ¼v₀) comes to it:
+    /// ⅛v₀ + ½v₁. The norm takes s and √2 out: (1, 0)·√2, (1, 4)/√8.5. The gates are silu(1) and silu(2).
+    #[test]
+    fn two_positions_by_hand() {
+        let (qk, v, gate) = ([9.0, 9.0, 0.0, 0.0], [9.0, 0.0, 0.0, 9.0], [1.0, 1.0, 2.0, 2.0]);
+        let apart = Inputs::Apart { q: linear(&qk, 2), k: linear(&qk, 2), v: linear(&v, 2), gate: Projection::whole(linear(&gate, 2)) };
+        let nothing = || linear(&[0.0, 0.0], 2);
+        let strengths = Strengths::Apart { dt: Projection::whole(nothing()), beta: nothing() };
+        let together = Inputs::Together(linear(&[qk, qk, v, gate].concat(), 2));
+        for (inputs, strengths) in [(apart, strengths), (together, Strengths::Together(linear(&[0.0; 4], 2)))] {
+            let weight = vec![0.0, 0.0, 1.0, 1.0]; // what is now alone
+            let conv = |first| Conv { weight: weight.clone(), bias: None, activation: Activation::Silu, first, channels: 2 };
+            let shape = Shape { key_heads: 1, heads: 1, keys: 2, values: 2, order: KeyHeads::Grouped };
+            let mixer: Delta<CpuBackend> = Delta {
+                inputs,
+                strengths,
+                convs: [conv(0), conv(2), conv(4)],
+                unit: [norm(&[0.5, 0.5]), norm(&[0.5f32.sqrt(), 0.5f32.sqrt()])],
+                rule: DeltaRule { shape, bias: vec![0.0], rate: vec![-1.0] },
+                norm: norm(&[1.0, 1.0]),
+                activation: Activation::Silu,
+                out: linear(&[1.0, 0.0, 0.0, 1.0], 2),
+                size: StateSize { channels: 6, past: 1, heads: 1, keys: 2, values: 2 },
+            };
+            let (mut paper, mut out) = (Paper::new(&[1.0, 0.0, 0.0, 1.0], 2, &[]), Default::default());
+            let mut sequence = paper.sequence(&mixer.state());
+            mixer.forward(&paper.backend, &mut paper.work, &mut [&mut sequence], 0, &mut out);
+            let root = 8.5f64.sqrt();
+            paper.near(&out, &[2f64.sqrt() * silu(1.0), 0.0, silu(1.0) / root, 4.0 / root * silu(2.0)]);
+        }
+    }
+}

@@ -82,3 +82,43 @@ impl<B: Backend> fmt::Display for Dense<B> {
         self.sparse.map_or(Ok(()), |sigmas| write!(f, " above {sigmas:.2}σ"))
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::block::paper::{Paper, linear};
+
+    /// A block as wide within as without.
+    pub(in crate::block) fn dense(gate: Option<&[f32]>, up: &[f32], down: &[f32], activation: Activation) -> Dense<CpuBackend> {
+        let width = up.len().isqrt();
+        let gate = gate.map(|gate| linear(gate, width));
+        Dense { gate, up: linear(up, width), down: linear(down, width), activation, sparse: None, ff: width }
+    }
+
+    fn gives(dense: &Dense<CpuBackend>, h: [f32; 2], want: [f64; 2]) {
+        let (mut paper, mut out) = (Paper::new(&h, 2, &[]), Default::default());
+        dense.forward(&paper.backend, &mut paper.work, &mut out);
+        paper.near(&out, &want);
+    }
+
+    /// h = (1, 2). The gate (1, -2) leaves (1, 0) of itself, times up = (-3, -1): (-3, 0), which down maps to (2·-3, 1·-3).
+    #[test]
+    fn gated_by_hand() {
+        let block = dense(Some(&[1.0, 0.0, 0.0, -1.0]), &[-1.0, -1.0, 1.0, -1.0], &[2.0, 5.0, 1.0, 1.0], Activation::Relu);
+        gives(&block, [1.0, 2.0], [-6.0, -3.0]);
+    }
+
+    /// The same h: up = (3, -1), of which relu² leaves (9, 0).
+    #[test]
+    fn without_a_gate_by_hand() {
+        gives(&dense(None, &[1.0, 1.0, 1.0, -1.0], &[2.0, 5.0, 1.0, 1.0], Activation::ReluSquared), [1.0, 2.0], [18.0, 9.0]);
+    }
+
+    /// The gate (1, 3) has mean 2 and deviation 1. What is above 2 + ½: (0, ½), times up = (1, 3).
+    #[test]
+    fn a_sparse_gate_by_hand() {
+        let one = &[1.0, 0.0, 0.0, 1.0];
+        gives(&Dense { sparse: Some(0.5), ..dense(Some(one), one, one, Activation::Relu) }, [1.0, 3.0], [0.0, 1.5]);
+    }
+}

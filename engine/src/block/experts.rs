@@ -185,3 +185,69 @@ impl<B: Backend> fmt::Display for Experts<B> {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::block::dense::tests::dense;
+    use crate::block::paper::{Paper, linear, matrix};
+    use hob_kernels::ops::Activation;
+
+    /// Two of these experts, each with one channel within, for tokens of `width`.
+    pub(in crate::block) fn two_of(router: &[f32], [gate, up, down]: [&[f32]; 3], width: usize) -> Experts<CpuBackend> {
+        Experts {
+            router: linear(router, width),
+            routing: Router { gate: Gate::Softmax, k: 2, groups: None, renormalize: Renormalize::Yes, scale: 1.0 },
+            bias: None,
+            table: None,
+            weights: ExpertWeights {
+                gate: matrix(gate, width),
+                up: Some(matrix(up, width)),
+                glu: Glu::Gated,
+                down: matrix(down, 1),
+                gate_bias: None,
+                up_bias: None,
+                down_bias: None,
+                scale: None,
+                weighed: Weighed::Output,
+                count: router.len() / width,
+                ff: 1,
+                activation: Activation::Relu,
+            },
+            shared: None,
+        }
+    }
+
+    /// Three that give 1, 3 and 6, and a shared one that has half of its say.
+    fn experts() -> Experts<CpuBackend> {
+        let shared = Some(Shared { dense: dense(None, &[4.0], &[1.0], Activation::Relu), gate: Some(linear(&[0.0], 1)) });
+        Experts { shared, ..two_of(&[0.0, 3f32.ln(), 6f32.ln()], [&[1.0; 3], &[1.0, 3.0, 6.0], &[1.0; 3]], 1) }
+    }
+
+    fn gives(experts: &Experts<CpuBackend>, want: f64) {
+        let (mut paper, mut out) = (Paper::new(&[1.0], 1, &[]), Default::default());
+        experts.forward(&paper.backend, &mut paper.work, &mut out);
+        paper.near(&out, &[want]);
+    }
+
+    /// h = 1. The router says 1 : 3 : 6, so the last two are chosen, by ⅓ and ⅔; they give 1·3 and 1·6, together 1 + 4. The
+    /// shared expert gives 4, of which σ(0) takes half.
+    #[test]
+    fn two_of_three_by_hand() {
+        gives(&experts(), 5.0 + 2.0);
+    }
+
+    /// With 10 for the first it is chosen, and the best of the others. Its weight stays 1 of 1 + 6: 1/7 · 1 + 6/7 · 6.
+    #[test]
+    fn a_bias_chooses_and_does_not_weigh() {
+        gives(&Experts { bias: Some(vec![10.0, 0.0, 0.0]), ..experts() }, 37.0 / 7.0 + 2.0);
+    }
+
+    /// ⅓ and ⅔ of h go in, by gate and by up: ⅓ · (3 · ⅓) and ⅔ · (6 · ⅔).
+    #[test]
+    fn weights_on_the_input_by_hand() {
+        let weights = ExpertWeights { weighed: Weighed::Input, ..experts().weights };
+        gives(&Experts { weights, ..experts() }, 1.0 / 3.0 + 8.0 / 3.0 + 2.0);
+    }
+}

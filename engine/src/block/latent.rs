@@ -277,15 +277,7 @@ impl<B: Backend> fmt::Display for Latent<B> {
 mod tests {
     use super::*;
     use crate::backend::cpu::CpuBackend;
-    use crate::batch::{Canceller, Entry, Logits};
-    use crate::cache::KvType;
-    use crate::config::NormKind;
-    use crate::gguf::Bytes;
-
-    fn matrix(values: &[f32], cols: usize) -> Stored {
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        Stored { name: "by hand".into(), format: Format::F32, rows: values.len() / cols, cols, bytes: Bytes::from(bytes) }
-    }
+    use crate::block::paper::{OPTIONS, Paper, linear, matrix, norm};
 
     /// One head: one channel of content, two rotary ones that stay as they are, a latent and a value of one channel.
     ///
@@ -295,12 +287,10 @@ mod tests {
     /// ½·1·(-3) + (0, 1)·(1, 0) = -1.5 on itself, so that it weighs them σ(4) and σ(-4): 3 tanh 2 of the latent. Wv = 2, Wo = (1, -1).
     #[test]
     fn two_positions_by_hand() {
-        let backend = CpuBackend::new(1).unwrap();
-        let linear = |values: &[f32], cols| Linear { weight: matrix(values, cols), bias: None };
         let latent: Latent<CpuBackend> = Latent {
             queries: Queries::Straight(linear(&[2.0, 1.0, 1.0, 0.0, 0.0, 1.0], 2)),
             kv: linear(&[1.0, -1.0, 0.0, 1.0, 1.0, 0.0], 2),
-            kv_norm: Norm { kind: NormKind::Rms, weight: vec![3.0], bias: None, eps: 0.0, width: 1 },
+            kv_norm: norm(&[3.0]),
             k_b: HeadWeights { stack: matrix(&[0.5], 1), heads: 1, rows: 0..1 },
             v_b: HeadWeights { stack: matrix(&[2.0], 1), heads: 1, rows: 0..1 },
             o: linear(&[1.0, -1.0], 1),
@@ -311,20 +301,23 @@ mod tests {
             value_dim: 1,
             turns: Turns::none(),
         };
-        let options = CacheOptions { capacity: 8, k: KvType::F32, v: KvType::F32, batch: 8 };
-        let state = backend.state(&latent.state(&options), 8).unwrap();
+        let mut paper = Paper::new(&[1.0, 0.0, 0.0, 1.0], 2, &[]);
+        let state = paper.backend.state(&latent.state(&OPTIONS), OPTIONS.capacity).unwrap();
         assert_eq!(crate::cache::LayerState::bytes(&state), 64 * 3 * 4, "a block of 64 latents and rotary keys");
-        let mut sequence = Sequence::new(vec![state], &options);
-        let (mut work, mut out, mut y) = (Work::<CpuBackend>::default(), Default::default(), Vec::new());
-        let entry = |token| Entry { token, sequence: 0, position: token, logits: Logits::Want };
-        backend.begin(&mut work.step, &[entry(0), entry(1)], &[], &Canceller::new());
-        backend.embed(&mut work.step, &matrix(&[1.0, 0.0, 0.0, 1.0], 2), 1.0, &mut work.h);
-        latent.forward(&backend, &mut work, &mut [&mut sequence], 0, &mut out);
-        backend.read(&mut work.step, &out, &mut y).unwrap();
-        let second = 6.0 * 2f32.tanh();
-        for (y, want) in y.iter().zip([6.0, -6.0, second, -second]) {
-            assert!((y - want).abs() < 1e-5, "{y}, by hand {want}");
-        }
-        assert_eq!(y.len(), 4);
+        let mut sequence = paper.sequence(&latent.state(&OPTIONS));
+        let mut out = Default::default();
+        latent.forward(&paper.backend, &mut paper.work, &mut [&mut sequence], 0, &mut out);
+        let second = 6.0 * 2f64.tanh();
+        paper.near(&out, &[6.0, -6.0, second, -second]);
+    }
+
+    /// Two heads of a latent of two channels, one row of keys and one of values each: Wk = (1, 2), Wv = (9, 9); Wk = (3, 4).
+    /// Transposed, a head's keys are a column.
+    #[test]
+    fn keys_turned_by_hand() {
+        let both = matrix(&[1.0, 2.0, 9.0, 9.0, 3.0, 4.0, 9.0, 9.0], 2);
+        let turned = turned(&both, 2, 1);
+        assert_eq!((turned.rows, turned.cols, turned.format), (4, 1, Format::F32));
+        assert_eq!(&*turned.bytes, &*matrix(&[1.0, 2.0, 3.0, 4.0], 1).bytes);
     }
 }

@@ -115,3 +115,39 @@ impl<B: Backend> fmt::Display for Mamba2<B> {
         write!(f, " conv {}", self.size.past + 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::block::paper::{Paper, linear, silu};
+
+    /// One head with a state of one number; h is 1, then 2. With s for silu:
+    ///
+    /// z, B = s(1), s(2) and, as W_C = 2, C = s(2), s(4). The convolution of x adds the input before: x = s(1), s(1 + 2).
+    /// dt = softplus(0) = ln 2, so that e^(-dt) = ½ of the state stays.
+    #[test]
+    fn two_positions_by_hand() {
+        let conv = |taps: [f32; 2], first| Conv { weight: taps.to_vec(), bias: None, activation: Activation::Silu, first, channels: 1 };
+        let shape = Shape { key_heads: 1, heads: 1, keys: 1, values: 1, order: KeyHeads::Grouped };
+        let mixer: Mamba2<CpuBackend> = Mamba2 {
+            z: linear(&[1.0], 1),
+            v: linear(&[1.0], 1),
+            k: linear(&[1.0], 1),
+            q: linear(&[2.0], 1),
+            dt: linear(&[0.0], 1),
+            convs: [conv([1.0, 1.0], 0), conv([0.0, 1.0], 1), conv([0.0, 1.0], 2)],
+            scan: Scan { shape, bias: vec![0.0], rate: vec![-1.0], skip: vec![3.0] },
+            norm: None,
+            out: linear(&[1.0], 1),
+            size: StateSize { channels: 3, past: 1, heads: 1, keys: 1, values: 1 },
+        };
+        let (mut paper, mut out) = (Paper::new(&[1.0, 2.0], 1, &[]), Default::default());
+        let mut sequence = paper.sequence(&mixer.state());
+        mixer.forward(&paper.backend, &mut paper.work, &mut [&mut sequence], 0, &mut out);
+        let first = 2f64.ln() * silu(1.0) * silu(1.0);
+        let second = 0.5 * first + 2f64.ln() * silu(2.0) * silu(3.0);
+        let y = [silu(2.0) * first + 3.0 * silu(1.0), silu(4.0) * second + 3.0 * silu(3.0)];
+        paper.near(&out, &[y[0] * silu(1.0), y[1] * silu(2.0)]);
+    }
+}

@@ -9,6 +9,8 @@ pub mod dense;
 pub mod experts;
 pub mod latent;
 pub mod mamba2;
+#[cfg(test)]
+mod paper;
 pub mod per_layer;
 pub mod rope;
 pub mod short_conv;

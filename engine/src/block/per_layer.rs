@@ -112,69 +112,41 @@ impl<B: Backend> fmt::Display for LayerInput<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Stored;
     use crate::backend::cpu::CpuBackend;
-    use crate::batch::{Canceller, Entry, Logits};
-    use crate::config::NormKind;
-    use hob_kernels::Format;
-
-    fn matrix(backend: &CpuBackend, rows: usize, values: &[f32]) -> Stored {
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let stored = Stored { name: "test".into(), format: Format::F32, rows, cols: values.len() / rows, bytes: bytes.into() };
-        backend.weight(stored).unwrap()
-    }
-
-    fn norm(width: usize) -> Norm<CpuBackend> {
-        Norm { kind: NormKind::Rms, weight: vec![1.0; width], bias: None, eps: 0.0, width }
-    }
-
-    /// A step of one token, and `x` of these values.
-    fn begin(backend: &CpuBackend, x: &[f32]) -> (Work<CpuBackend>, <CpuBackend as Backend>::Tensor) {
-        let (mut work, mut tensor) = (Work::default(), Default::default());
-        let entry = Entry { token: 0, sequence: 0, position: 0, logits: Logits::Want };
-        backend.begin(&mut work.step, &[entry], &[], &Canceller::new());
-        backend.embed(&mut work.step, &matrix(backend, 1, x), 1.0, &mut tensor);
-        (work, tensor)
-    }
-
-    fn near(backend: &CpuBackend, work: &mut Work<CpuBackend>, x: &<CpuBackend as Backend>::Tensor, want: &[f32]) {
-        let mut found = Vec::new();
-        backend.read(&mut work.step, x, &mut found).unwrap();
-        assert!(found.len() == want.len() && found.iter().zip(want).all(|(f, w)| (f - w).abs() < 1e-5), "{found:?}, on paper {want:?}");
-    }
+    use crate::block::paper::{Paper, linear, matrix, norm};
 
     /// w = 1: what is projected becomes 1 by its norm, the table's 1 and 2 stay; (1 + 1, 2 + 1) / √2.
     #[test]
     fn the_vectors_of_all_layers() {
-        let backend = CpuBackend::new(1).unwrap();
-        let (mut work, x) = begin(&backend, &[3.0, 5.0]);
+        let mut paper = Paper::new(&[3.0, 5.0], 2, &[]);
+        let x = paper.tensor(&[3.0, 5.0]);
         let inputs = LayerInputs {
-            table: matrix(&backend, 1, &[1.0, 2.0]),
+            table: matrix(&[1.0, 2.0], 2),
             table_scale: 1.0,
-            project: Linear { weight: matrix(&backend, 2, &[1.0, 0.0, 0.0, 1.0]), bias: None },
+            project: linear(&[1.0, 0.0, 0.0, 1.0], 2),
             project_scale: std::f32::consts::FRAC_1_SQRT_2,
-            norm: norm(1),
+            norm: norm(&[1.0]),
         };
-        inputs.forward(&backend, &mut work, &x);
-        let found = std::mem::take(&mut work.inputs);
-        near(&backend, &mut work, &found, &[std::f32::consts::SQRT_2, 2.121_320_3]);
+        inputs.forward(&paper.backend, &mut paper.work, &x);
+        let found = std::mem::take(&mut paper.work.inputs);
+        paper.near(&found, &[2.0 / 2f64.sqrt(), 3.0 / 2f64.sqrt()]);
     }
 
     /// Layer 1 of vectors (10, 2): relu(3) · 2 = 6, projected (6, 12), whose root mean square is √90.
     #[test]
     fn a_layer_and_its_vector() {
-        let backend = CpuBackend::new(1).unwrap();
-        let (mut work, mut x) = begin(&backend, &[3.0, 5.0]);
-        backend.embed(&mut work.step, &matrix(&backend, 1, &[10.0, 2.0]), 1.0, &mut work.inputs);
+        let mut paper = Paper::new(&[3.0, 5.0], 2, &[]);
+        let mut x = paper.tensor(&[3.0, 5.0]);
+        paper.work.inputs = paper.tensor(&[10.0, 2.0]);
         let input = LayerInput::<CpuBackend> {
-            gate: Linear { weight: matrix(&backend, 1, &[1.0, 0.0]), bias: None },
-            project: Linear { weight: matrix(&backend, 2, &[1.0, 2.0]), bias: None },
-            norm: norm(2),
+            gate: linear(&[1.0, 0.0], 2),
+            project: linear(&[1.0, 2.0], 1),
+            norm: norm(&[1.0, 1.0]),
             activation: Activation::Relu,
             from: 1,
             w: 1,
         };
-        input.forward(&backend, &mut work, &mut x);
-        near(&backend, &mut work, &x, &[3.0 + 6.0 / 90f32.sqrt(), 5.0 + 12.0 / 90f32.sqrt()]);
+        input.forward(&paper.backend, &mut paper.work, &mut x);
+        paper.near(&x, &[3.0 + 6.0 / 90f64.sqrt(), 5.0 + 12.0 / 90f64.sqrt()]);
     }
 }

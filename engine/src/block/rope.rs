@@ -136,6 +136,8 @@ impl fmt::Display for Rope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Backend;
+    use crate::block::paper::Paper;
     use crate::config::Tempered;
 
     fn rope(scaling: Scaling, divisors: Option<&[f32]>) -> Rope {
@@ -157,6 +159,19 @@ mod tests {
         let f = rope(Scaling::None, None).frequencies;
         for (f, want) in f.iter().zip([1.0, 1e-1, 1e-2, 1e-3]) {
             assert!((f / want - 1.0).abs() < 1e-12);
+        }
+    }
+
+    /// At position 1 the first pair has made a quarter turn, and the second none: of 1, 2, 3, 4 the first pair is 1, 3 (halves), which
+    /// becomes -3, 1, or 1, 2 (adjacent), which becomes -2, 1.
+    #[test]
+    fn a_quarter_turn_by_hand() {
+        for (pairing, want) in [(Pairing::Halves, [-3.0, 2.0, 1.0, 4.0]), (Pairing::Adjacent, [-2.0, 1.0, 3.0, 4.0])] {
+            let rope = Rope { pairing, frequencies: vec![PI / 2.0, 0.0], ..rope(Scaling::None, None) };
+            let mut paper = Paper::new(&[1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0], 4, &[rope]);
+            let mut x = std::mem::take(&mut paper.work.h);
+            paper.backend.rotate(&mut paper.work.step, &mut x, 4, 0);
+            paper.near(&x, &[&[1.0, 2.0, 3.0, 4.0], &want[..]].concat());
         }
     }
 

@@ -97,3 +97,24 @@ impl<B: Backend> fmt::Display for ShortConv<B> {
         write!(f, "short conv {}", self.size.past + 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::block::paper::{Paper, linear};
+
+    /// h is 1, then 2; b, c, x are 1, 3 and 5 times that. b·x = 5, 20; taps (10, 1) make 0 + 5 and 50 + 20 of it; c is 3, 6.
+    /// W_out doubles 15 and 420.
+    #[test]
+    fn two_positions_by_hand() {
+        let conv = Conv { weight: vec![10.0, 1.0], bias: None, activation: Activation::Identity, first: 0, channels: 1 };
+        let size = StateSize { channels: 1, past: 1, heads: 0, keys: 0, values: 0 };
+        let mixer: ShortConv<CpuBackend> =
+            ShortConv { b: linear(&[1.0], 1), c: linear(&[3.0], 1), x: linear(&[5.0], 1), conv, out: linear(&[2.0], 1), size };
+        let (mut paper, mut out) = (Paper::new(&[1.0, 2.0], 1, &[]), Default::default());
+        let mut sequence = paper.sequence(&mixer.state());
+        mixer.forward(&paper.backend, &mut paper.work, &mut [&mut sequence], 0, &mut out);
+        paper.near(&out, &[30.0, 840.0]);
+    }
+}

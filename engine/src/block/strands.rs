@@ -78,3 +78,37 @@ impl<B: Backend> Strands<B> {
         backend.add_to_strands(&mut work.step, x, self.count, &work.strands, y);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::block::paper::{Paper, linear, norm};
+
+    /// Two strands of one channel, x = (1, 3), by its norm (1, 3)/√5.
+    ///
+    /// Raw: pre ln 3 (half of it from x, times the scale 2) and 0, post 0 and ln 3, comb (ln 3, 0) and (0, 0). So pre = σ: ¾, ½;
+    /// post = 2σ: 1, 1½; comb by softmax (¾, ¼), (½, ½), each column then divided by its sum, 5/4 and 3/4: (⅗, ⅓), (⅖, ⅔).
+    /// Read: ¾·1 + ½·3. Of y = 10: 1·10 + ⅗·1 + ⅖·3 and 1½·10 + ⅓·1 + ⅔·3.
+    #[test]
+    fn read_and_written_by_hand() {
+        let mut mixes = [0.0; 16];
+        mixes[0] = 5f32.sqrt() * 3f32.ln() / 2.0;
+        let three = 3f32.ln();
+        let strands: Strands<CpuBackend> = Strands {
+            count: 2,
+            norm: norm(&[1.0, 1.0]),
+            mixes: linear(&mixes, 2),
+            scale: vec![2.0, 1.0, 1.0],
+            base: vec![0.0, 0.0, 0.0, three, three, 0.0, 0.0, 0.0],
+            iterations: 1,
+            eps: 0.0,
+        };
+        let (mut paper, mut read) = (Paper::new(&[0.0], 1, &[]), Default::default());
+        let (mut x, y) = (paper.tensor(&[1.0, 3.0]), paper.tensor(&[10.0]));
+        strands.read(&paper.backend, &mut paper.work, &x, &mut read);
+        paper.near(&read, &[2.25]);
+        strands.write(&paper.backend, &mut paper.work, &mut x, &y);
+        paper.near(&x, &[11.8, 15.0 + 7.0 / 3.0]);
+    }
+}

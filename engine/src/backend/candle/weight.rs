@@ -203,7 +203,9 @@ fn dequantized(stored: &Stored, kind: DType, device: &Device) -> Done<Array> {
 /// Matrices on the device by where they lie in the file, as long as someone holds them, and the bytes have not been let go of:
 /// others may lie there since.
 #[derive(Default)]
-pub(super) struct Shared(Mutex<HashMap<(usize, usize), (Weak<Matrix>, Holder)>>);
+pub(super) struct Shared(Mutex<HashMap<(usize, usize), Known>>);
+
+type Known = (Weak<Matrix>, Holder);
 
 impl Shared {
     /// The matrix in a file, on `device`; the same one where it was asked for before.
