@@ -139,8 +139,10 @@ fn columns(rows: [&[f32]; 4], first: usize) -> [__m128; 4] {
         // SAFETY: 4 floats.
         Some(four) => unsafe { _mm_loadu_ps(four.as_ptr()) },
         None => {
-            let at = |k: usize| rows[i].get(first + k).copied().unwrap_or(0.0);
-            _mm_setr_ps(at(0), at(1), at(2), at(3))
+            const MASK: [i32; 6] = [-1, -1, -1, 0, 0, 0];
+            let rest = &rows[i][first..];
+            // SAFETY: four words of the mask, as there are at most three numbers; of what it leaves out nothing is read.
+            unsafe { _mm_maskload_ps(rest.as_ptr(), _mm_loadu_si128(MASK[3 - rest.len()..][..4].as_ptr().cast())) }
         }
     };
     let [a, b, c, d] = [row(0), row(1), row(2), row(3)];
