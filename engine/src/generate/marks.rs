@@ -135,13 +135,14 @@ impl Session {
         elsewhere || !self.cache.holds(1, self.cache.capacity())
     }
 
-    /// Wants a mark near the end of what is fed, where nobody has said a better place. Who feeds a token at a time gets one in
+    /// Wants a mark near the end of what is fed, where nobody has said a better place. Who feeds one token at a time gets one in
     /// [`TAIL`], not a copy a token.
     pub(super) fn mark_the_end(&mut self) {
-        let last = self.marks.wanted.last().copied().max(self.marks.taken.last().map(Checkpoint::len));
         let said = self.marks.wanted.last().is_some_and(|wanted| *wanted >= self.cache.len());
         let place = self.tokens.len().saturating_sub(TAIL).max(self.cache.len());
-        if !said && last.is_none_or(|last| last + TAIL <= place) && self.needs_marks() {
+        let last = self.marks.wanted.last().copied().max(self.marks.taken.last().map(Checkpoint::len));
+        let enough = self.tokens.len() - self.cache.len() <= 1 && last.is_some_and(|last| place < last + TAIL);
+        if !said && !enough && self.needs_marks() {
             self.marks.want(place);
         }
     }

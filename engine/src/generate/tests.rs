@@ -128,6 +128,12 @@ fn a_recurrent_cache_goes_back_to_a_mark() {
     session.clear().unwrap();
     session.feed(&[1; 3]).unwrap();
     assert_eq!(steps(&asked), [(0, 3)]);
+    // Token by token there is a mark at the first and then one in 32, not one a token.
+    (0..40).for_each(|_| session.feed(&[4]).unwrap());
+    for (cut, computed) in [(40, 35), (30, 3)] {
+        session.truncate(cut).unwrap();
+        assert_eq!(session.computed(), computed);
+    }
 }
 
 #[test]
