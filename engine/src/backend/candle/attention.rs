@@ -4,12 +4,13 @@
 //! piece. A layer that looks back through a window has room for that and some steps: when it is full, what is still seen moves to
 //! the front. Scores are computed in f32 whatever the cache holds; query heads that share a head of the cache are rows of one product.
 
-use super::{CandleBackend, Done, MASKED, Run, State, Step, capped, refused};
+use super::{CandleBackend, Done, MASKED, Run, Seen, State, Step, Tensor, capped, refused, together};
 use crate::backend::{Attend, Qkv, Window};
 use crate::cache::{KvType, Rewind, Sequence};
 use crate::error::{Error, Fault, Result};
 use candle_core::{D, DType, Device, Tensor as Array};
 use candle_nn::ops::softmax_last_dim;
+use std::ops::Range;
 
 /// Keys and values of one layer and sequence.
 pub struct KeyValue {
@@ -35,21 +36,23 @@ fn kind(kv: KvType) -> Result<DType> {
 }
 
 impl KeyValue {
-    /// Room for `keep` positions of these heads, with values of their own or none.
-    pub(super) fn new(
+    /// Room for as many of `capacity` positions as the window and steps of `batch` tokens need.
+    pub(super) fn within(
         heads: usize,
-        keep: usize,
-        (key_dim, k): (usize, KvType),
+        capacity: usize,
+        keys: (usize, KvType),
         values: Option<(usize, KvType)>,
-        window: Window,
+        (window, batch): (Window, usize),
         device: &Device,
     ) -> Result<KeyValue> {
+        // Twice the window: what moves to the front moves once for every window of tokens.
+        let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch.max(reach)).min(capacity));
         let room = |(dim, kv)| Array::zeros((heads, keep, dim), kind(kv)?, device).map_err(|e| refused("KV cache", e));
-        Ok(KeyValue { k: room((key_dim, k))?, v: values.map(room).transpose()?, start: 0, window })
+        Ok(KeyValue { k: room(keys)?, v: values.map(room).transpose()?, start: 0, window })
     }
 
     /// Makes room for a run, and forgets what no query will see again if that is what it takes.
-    fn make_room(&mut self, run: Run) -> Done {
+    pub(super) fn make_room(&mut self, run: Run) -> Done {
         if run.position < self.start {
             self.start = 0;
         }
@@ -66,9 +69,29 @@ impl KeyValue {
         self.start = first;
         Ok(())
     }
-}
 
-impl KeyValue {
+    /// Writes a run's rows of keys and of values, if it has its own, behind what is there.
+    pub(super) fn append(&self, run: Run, k: &Array, v: Option<&Array>) -> Done {
+        append(&self.k, k, run, self.start)?;
+        match (&self.v, v) {
+            (Some(store), Some(v)) => append(store, v, run, self.start),
+            (None, _) | (_, None) => Ok(()),
+        }
+    }
+
+    /// Keys of these positions as f32 `[kv_heads, positions, key_dim]`.
+    pub(super) fn keys(&self, positions: &Range<usize>) -> Done<Array> {
+        self.k.narrow(1, positions.start - self.start, positions.len())?.to_dtype(DType::F32)
+    }
+
+    /// Values of the same, which may be the first channels of their keys.
+    pub(super) fn values(&self, positions: &Range<usize>, keys: &Array, value_dim: usize) -> Done<Array> {
+        match &self.v {
+            Some(v) => v.narrow(1, positions.start - self.start, positions.len())?.to_dtype(DType::F32),
+            None => keys.narrow(2, 0, value_dim)?.contiguous(),
+        }
+    }
+
     /// How far it can be taken back.
     pub(super) fn rewind(&self) -> Rewind {
         match (self.start, self.window) {
@@ -106,25 +129,20 @@ pub(super) fn attend(
     for index in 0..step.runs.len() {
         let run = step.runs[index];
         let State::KeyValue(state) = &mut sequences[run.sequence].states[slot] else {
-            return Err(candle_core::Error::Msg("the slot of an attention layer holds a recurrent state".into()));
+            return Err(candle_core::Error::Msg("the slot of an attention layer holds another state".into()));
         };
         if let Some((k, v)) = qkv.kv {
             state.make_room(run)?;
-            append(&state.k, k.get()?, run, state.start)?;
-            if let (Some(store), Some(v)) = (&state.v, v) {
-                append(store, v.get()?, run, state.start)?;
-            }
+            state.append(run, k.get()?, v.map(Tensor::get).transpose()?)?;
         }
         // Positions that a window hides from the whole run are left out.
-        let first = attend.window.first(run.position);
-        let seen = first - state.start..run.position + run.tokens - state.start;
-        let mask = if run.tokens == 1 { None } else { Some(mask(step, index, attend.window, device)?) };
-        outs.push(one_run(attend, &q.narrow(0, run.first, run.tokens)?, state, seen, mask.as_ref())?);
+        let seen = attend.window.first(run.position)..run.position + run.tokens;
+        let k = state.keys(&seen)?;
+        let v = state.values(&seen, &k, attend.value_dim)?;
+        let mask = if run.tokens == 1 { None } else { Some(mask(step, index, Seen::Window(attend.window), device)?) };
+        outs.push(one_run(attend, &q.narrow(0, run.first, run.tokens)?, &k, &v, mask.as_ref())?);
     }
-    match outs.as_slice() {
-        [one] => Ok(one.clone()),
-        many => Array::cat(many, 0),
-    }
+    together(&outs)
 }
 
 /// Writes a run's rows of x `[tokens, kv_heads · dim]` behind what the store holds.
@@ -135,25 +153,13 @@ fn append(store: &Array, x: &Array, run: Run, start: usize) -> Done {
     store.slice_set(&rows, 1, run.position - start)
 }
 
-/// Queries `[tokens, heads · key_dim]` over these places of the store: `[tokens, heads · value_dim]`.
-fn one_run(
-    attend: &Attend<CandleBackend>,
-    q: &Array,
-    state: &KeyValue,
-    places: std::ops::Range<usize>,
-    mask: Option<&Array>,
-) -> Done<Array> {
-    let (tokens, heads, seen) = (q.dim(0)?, attend.heads, places.len());
-    let (kv_heads, _, key_dim) = state.k.dims3()?;
-    let value_dim = attend.value_dim;
+/// Queries `[tokens, heads · key_dim]` over keys `[kv_heads, seen, key_dim]` and values: `[tokens, heads · value_dim]`.
+pub(super) fn one_run(attend: &Attend<CandleBackend>, q: &Array, k: &Array, v: &Array, mask: Option<&Array>) -> Done<Array> {
+    let (tokens, heads, value_dim) = (q.dim(0)?, attend.heads, attend.value_dim);
+    let (kv_heads, seen, key_dim) = k.dims3()?;
     let group = heads / kv_heads;
     let q = q.affine(f64::from(attend.scale), 0.0)?.reshape((tokens, kv_heads, group, key_dim))?;
     let q = q.permute((1, 2, 0, 3))?.contiguous()?.reshape((kv_heads, group * tokens, key_dim))?;
-    let k = state.k.narrow(1, places.start, seen)?.to_dtype(DType::F32)?;
-    let v = match &state.v {
-        Some(v) => v.narrow(1, places.start, seen)?.to_dtype(DType::F32)?,
-        None => k.narrow(2, 0, value_dim)?.contiguous()?,
-    };
     let mut scores = q.matmul(&k.t()?)?.reshape((heads, tokens, seen))?;
     if let Some(cap) = attend.softcap {
         scores = capped(&scores, cap)?;
@@ -168,27 +174,32 @@ fn one_run(
             softmax_last_dim(&Array::cat(&[&scores, &sinks], D::Minus1)?)?.narrow(D::Minus1, 0, seen)?.contiguous()?
         }
     };
-    let mixed = shares.reshape((kv_heads, group * tokens, seen))?.matmul(&v)?;
+    let mixed = shares.reshape((kv_heads, group * tokens, seen))?.matmul(v)?;
     mixed.reshape((heads, tokens, value_dim))?.transpose(0, 1)?.reshape((tokens, heads * value_dim))
 }
 
-/// `[tokens, seen]`: 0 where a query of run `index` sees the position, [`MASKED`] where not. The layers of a step share it.
-fn mask(step: &mut Step, index: usize, window: Window, device: &Device) -> Done<Array> {
-    if let Some((_, mask)) = step.masks.iter().find(|(key, _)| *key == (index, window)) {
+/// `[tokens, seen]`: 0 where a query of run `index` sees the position or entry, [`MASKED`] where not. The layers of a step share it.
+pub(super) fn mask(step: &mut Step, index: usize, seen: Seen, device: &Device) -> Done<Array> {
+    if let Some((_, mask)) = step.masks.iter().find(|(key, _)| *key == (index, seen)) {
         return Ok(mask.clone());
     }
     let Run { tokens, position, .. } = step.runs[index];
-    let end = position + tokens;
+    let queries = position..position + tokens;
     let column = |of: &dyn Fn(usize) -> usize| {
-        let places: Vec<f32> = (position..end).map(|p| of(p) as f32).collect();
+        let places: Vec<f32> = queries.clone().map(|p| of(p) as f32).collect();
         Array::from_vec(places, (tokens, 1), device)
     };
-    let keys = Array::arange(window.first(position) as f32, end as f32, device)?.unsqueeze(0)?;
-    let mut seen = keys.broadcast_le(&column(&|p| p)?)?.to_dtype(DType::F32)?;
-    if window != Window::None {
-        seen = seen.mul(&keys.broadcast_ge(&column(&|p| window.first(p))?)?.to_dtype(DType::F32)?)?;
-    }
-    let mask = seen.affine(-MASKED, MASKED)?;
-    step.masks.push(((index, window), mask.clone()));
+    let arange = |from: usize, to: usize| Array::arange(from as f32, to as f32, device)?.unsqueeze(0);
+    let open = match seen {
+        Seen::Window(Window::None) => arange(0, queries.end)?.broadcast_le(&column(&|p| p)?)?.to_dtype(DType::F32)?,
+        Seen::Window(window) => {
+            let keys = arange(window.first(position), queries.end)?;
+            let begun = keys.broadcast_le(&column(&|p| p)?)?.to_dtype(DType::F32)?;
+            begun.mul(&keys.broadcast_ge(&column(&|p| window.first(p))?)?.to_dtype(DType::F32)?)?
+        }
+        Seen::Entries(ratio) => arange(0, queries.end / ratio)?.broadcast_lt(&column(&|p| (p + 1) / ratio)?)?.to_dtype(DType::F32)?,
+    };
+    let mask = open.affine(-MASKED, MASKED)?;
+    step.masks.push(((index, seen), mask.clone()));
     Ok(mask)
 }

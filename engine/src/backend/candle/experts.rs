@@ -4,8 +4,9 @@
 //! batch. Many tokens: each expert in turn works on all of them, and its weight is 0 where it was not chosen; that is
 //! experts / k times the work, but all of it large products, and nothing waits for the host.
 
+use super::recurrent::softplus;
 use super::weight::Weight;
-use super::{CandleBackend, Choice, Done, MASKED, activated, gated};
+use super::{CandleBackend, Choice, Done, MASKED, activated, gated, together};
 use crate::backend::{ExpertWeights, Glu, Weighed};
 use crate::batch::Canceller;
 use candle_core::{D, Tensor as Array};
@@ -21,12 +22,7 @@ const LEAST_SUM: f64 = 1.0 / 16384.0;
 
 /// The experts of each token of logits `[tokens, experts]`, as [`hob_kernels::naive::ops::route`] says.
 pub(super) fn choose(logits: &Array, router: &Router, bias: Option<&Array>) -> Done<Choice> {
-    let p = match router.gate {
-        Gate::Softmax => softmax_last_dim(logits)?,
-        Gate::SoftmaxTopK => logits.clone(),
-        Gate::Sigmoid => sigmoid(logits)?,
-        Gate::SqrtSoftplus => logits.exp()?.affine(1.0, 1.0)?.log()?.sqrt()?,
-    };
+    let p = gates(logits, router)?;
     let mut scores = match bias {
         Some(bias) => p.broadcast_add(bias)?,
         None => p.clone(),
@@ -35,6 +31,26 @@ pub(super) fn choose(logits: &Array, router: &Router, bias: Option<&Array>) -> D
         scores = limited(&scores, limit)?;
     }
     let ids = scores.arg_sort_last_dim(false)?.narrow(D::Minus1, 0, router.k)?.contiguous()?;
+    weighed(&p, ids, router)
+}
+
+/// What the router makes of its logits, before anything is chosen.
+fn gates(logits: &Array, router: &Router) -> Done<Array> {
+    match router.gate {
+        Gate::Softmax => softmax_last_dim(logits),
+        Gate::SoftmaxTopK => Ok(logits.clone()),
+        Gate::Sigmoid => sigmoid(logits),
+        Gate::SqrtSoftplus => softplus(logits)?.sqrt(),
+    }
+}
+
+/// Experts `u32 [tokens, k]` that are settled already, as [`hob_kernels::naive::ops::route_fixed`] weighs them.
+pub(super) fn settled(logits: &Array, router: &Router, ids: Array) -> Done<Choice> {
+    weighed(&gates(logits, router)?, ids, router)
+}
+
+/// These experts with their weights.
+fn weighed(p: &Array, ids: Array, router: &Router) -> Done<Choice> {
     let mut weights = p.gather(&ids, D::Minus1)?;
     if router.gate == Gate::SoftmaxTopK {
         weights = softmax_last_dim(&weights)?;
@@ -79,10 +95,7 @@ pub(super) fn mixed(x: &Array, choice: &Choice, experts: &ExpertWeights<CandleBa
         let part = |array: &Array| array.narrow(0, first, n);
         parts.push(picked(&part(x)?, &part(&choice.ids)?, &part(&weights)?, experts)?);
     }
-    match parts.as_slice() {
-        [one] => Ok(one.clone()),
-        many => Array::cat(many, 0),
-    }
+    together(&parts)
 }
 
 /// Each token with its own experts' matrices.

@@ -9,9 +9,11 @@
 
 mod attention;
 pub(crate) mod device;
+mod entries;
 mod experts;
 mod recurrent;
 mod state;
+mod strands;
 mod weight;
 
 use crate::backend::{
@@ -79,6 +81,23 @@ impl Tensor {
     }
 }
 
+/// Rows of several runs as one.
+fn together(parts: &[Array]) -> Done<Array> {
+    match parts {
+        [one] => Ok(one.clone()),
+        many => Array::cat(many, 0),
+    }
+}
+
+/// What a mask is about.
+#[derive(Clone, Copy, PartialEq)]
+enum Seen {
+    /// Positions.
+    Window(Window),
+    /// Entries of so many positions each, which are seen once all of them are there.
+    Entries(usize),
+}
+
 /// A run of one sequence's tokens in the batch.
 #[derive(Clone, Copy)]
 struct Run {
@@ -105,14 +124,15 @@ struct Choice {
 #[derive(Default)]
 pub struct Step {
     stop: Canceller,
-    /// `u32 [tokens]`, on the device.
+    tokens: Vec<u32>,
+    /// The same, `u32 [tokens]`, on the device.
     ids: Option<Array>,
     /// Rows whose logits are wanted, `u32 [wanted]`; `None` where all are.
     wanted: Option<Array>,
     runs: Vec<Run>,
     angles: Vec<Angles>,
-    /// What was masked how in this step, by run and window.
-    masks: Vec<((usize, Window), Array)>,
+    /// What was masked how in this step, by run.
+    masks: Vec<((usize, Seen), Array)>,
     choice: Option<Choice>,
     /// The first verb that failed, and how.
     failed: Option<(&'static str, candle_core::Error)>,
@@ -207,8 +227,8 @@ fn rotated(x: &Array, head_dim: usize, angles: &Angles) -> Done<Array> {
 impl CandleBackend {
     fn start(&self, step: &mut Step, batch: &[Entry], ropes: &[Rope]) -> Done {
         let device = &self.device;
-        let ids: Vec<u32> = batch.iter().map(|e| e.token).collect();
-        step.ids = Some(Array::from_vec(ids, batch.len(), device)?);
+        step.tokens = batch.iter().map(|e| e.token).collect();
+        step.ids = Some(Array::from_slice(&step.tokens, batch.len(), device)?);
         let rows = batch.iter().enumerate().filter(|(_, e)| e.logits == Logits::Want);
         let wanted: Vec<u32> = rows.map(|(i, _)| i as u32).collect();
         step.wanted = if wanted.len() == batch.len() || wanted.is_empty() {
@@ -349,43 +369,38 @@ impl Backend for CandleBackend {
     fn attend_entries(
         &self,
         step: &mut Step,
-        _: &Attend<Self>,
-        _: (&Tensor, &Tensor),
-        _: Pooled<'_, Self>,
-        _: &mut [&mut Sequence<Self>],
-        _: usize,
-        _: &mut Tensor,
+        attend: &Attend<Self>,
+        (q, k): (&Tensor, &Tensor),
+        pooled: Pooled<'_, Self>,
+        sequences: &mut [&mut Sequence<Self>],
+        slot: usize,
+        out: &mut Tensor,
     ) {
-        lacks(step, "compressed attention");
+        step.attempt("attend_entries", |step| {
+            out.put(entries::attend_entries(step, attend, (q.get()?, k.get()?), &pooled, sequences, slot)?);
+            Ok(())
+        });
     }
 
-    fn strand_weights(&self, step: &mut Step, _: &Strands<Self>, _: &mut Tensor) {
-        lacks(step, "hyper-connections");
+    fn strand_weights(&self, step: &mut Step, strands: &Strands<Self>, mixes: &mut Tensor) {
+        step.attempt("strand_weights", |_| {
+            mixes.put(strands::weights(strands, mixes.get()?)?);
+            Ok(())
+        });
     }
 
     fn mix_strands(&self, step: &mut Step, x: &Tensor, count: usize, weights: &Tensor, out: &mut Tensor) {
         step.attempt("mix_strands", |_| {
-            let (tokens, width) = x.get()?.dims2()?;
-            let weights = weights.get()?.narrow(1, 0, count)?.unsqueeze(1)?.contiguous()?;
-            out.put(weights.matmul(&x.get()?.reshape((tokens, count, width / count))?)?.squeeze(1)?);
+            out.put(strands::mixed(x.get()?, count, weights.get()?)?);
             Ok(())
         });
     }
 
     fn add_to_strands(&self, step: &mut Step, x: &mut Tensor, count: usize, weights: &Tensor, y: &Tensor) {
         step.attempt("add_to_strands", |_| {
-            let (tokens, width) = x.get()?.dims2()?;
-            let post = weights.get()?.narrow(1, count, count)?.unsqueeze(2)?;
-            let comb = weights.get()?.narrow(1, 2 * count, count * count)?.reshape((tokens, count, count))?;
-            let kept = comb.transpose(1, 2)?.contiguous()?.matmul(&x.get()?.reshape((tokens, count, width / count))?)?;
-            let new = post.broadcast_mul(&y.get()?.unsqueeze(1)?)?;
-            x.put((kept + new)?.reshape((tokens, width))?);
+            x.put(strands::added(x.get()?, count, weights.get()?, y.get()?)?);
             Ok(())
         });
-    }
-
-    fn route_by_token(&self, step: &mut Step, _: &Tensor, _: &Router, _: &[u32]) {
-        lacks(step, "experts settled by the token");
     }
 
     fn conv(&self, step: &mut Step, convs: &mut [Convolved<'_, Self>], sequences: &mut [&mut Sequence<Self>], slot: usize) {
@@ -447,6 +462,15 @@ impl Backend for CandleBackend {
     fn route(&self, step: &mut Step, logits: &Tensor, router: &Router, bias: Option<&Array>) {
         step.attempt("route", |step| {
             step.choice = Some(experts::choose(logits.get()?, router, bias)?);
+            Ok(())
+        });
+    }
+
+    fn route_by_token(&self, step: &mut Step, logits: &Tensor, router: &Router, table: &[u32]) {
+        step.attempt("route_by_token", |step| {
+            let ids: Vec<u32> = step.tokens.iter().flat_map(|id| &table[*id as usize * router.k..][..router.k]).copied().collect();
+            let ids = Array::from_vec(ids, (step.tokens.len(), router.k), &self.device)?;
+            step.choice = Some(experts::settled(logits.get()?, router, ids)?);
             Ok(())
         });
     }
@@ -562,11 +586,6 @@ impl Backend for CandleBackend {
         *out = values.map_err(|e| refused("candle, at `read`", e))?;
         Ok(())
     }
-}
-
-/// What this back end does not have. No model gets so far: its states are refused first.
-fn lacks(step: &mut Step, what: &str) {
-    step.attempt("decoder", |_| Err(candle_core::Error::Msg(format!("candle's back end has no {what}"))));
 }
 
 /// `cap · tanh(x / cap)`

@@ -3,7 +3,7 @@
 //! What they mean is written in [`hob_kernels::naive::recurrent`]. Tokens go one after the other, each a few operations on
 //! the matrices of all heads at once; nothing is changed in place, so a copy of a state costs nothing.
 
-use super::{CandleBackend, Done, Run, State, activated};
+use super::{CandleBackend, Done, Run, State, activated, together};
 use crate::backend::{Conv, DeltaRule, Scan};
 use crate::cache::{Sequence, StateSize};
 use candle_core::{DType, Device, Tensor as Array};
@@ -57,15 +57,9 @@ impl Memory {
 fn memory<'a>(sequences: &'a mut [&mut Sequence<CandleBackend>], run: Run, slot: usize) -> Done<&'a mut Memory> {
     match &mut sequences[run.sequence].states[slot] {
         State::Recurrent(memory) => Ok(memory),
-        State::KeyValue(_) => Err(candle_core::Error::Msg("the slot of a recurrent layer holds keys and values".into())),
-    }
-}
-
-/// Rows of several runs as one.
-fn together(parts: &[Array]) -> Done<Array> {
-    match parts {
-        [one] => Ok(one.clone()),
-        many => Array::cat(many, 0),
+        State::KeyValue(_) | State::Compressed(..) => {
+            Err(candle_core::Error::Msg("the slot of a recurrent layer holds keys and values".into()))
+        }
     }
 }
 
@@ -98,7 +92,7 @@ pub(super) fn conv(
 }
 
 /// `ln(1 + eˣ)`
-fn softplus(x: &Array) -> Done<Array> {
+pub(super) fn softplus(x: &Array) -> Done<Array> {
     x.relu()?.add(&x.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?)
 }
 

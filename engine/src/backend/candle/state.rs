@@ -1,16 +1,18 @@
 //! What a layer remembers of one sequence on a candle device.
 
 use super::attention::KeyValue;
+use super::entries::Entries;
 use super::recurrent::Memory;
-use crate::backend::Window;
 use crate::cache::{LayerState, Rewind, StateSpec};
-use crate::error::{Error, Fault, Result};
+use crate::error::Result;
 use candle_core::Device;
 
 /// A layer's memory of one sequence.
 pub enum State {
     /// Keys and values.
     KeyValue(KeyValue),
+    /// The keys of a window, which are values too, and entries: those attended to, and those that choose among them.
+    Compressed(KeyValue, Vec<Entries>),
     /// What every token changes.
     Recurrent(Memory),
 }
@@ -20,19 +22,34 @@ impl State {
     pub(super) fn new(spec: &StateSpec, capacity: usize, device: &Device) -> Result<State> {
         match *spec {
             StateSpec::KeyValue { heads, key_dim, value_dim, k, v, window, batch } => {
-                // Twice the window: what moves to the front moves once for every window of tokens.
-                let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch.max(reach)).min(capacity));
-                KeyValue::new(heads, keep, (key_dim, k), Some((value_dim, v)), window, device).map(State::KeyValue)
+                let values = Some((value_dim, v));
+                KeyValue::within(heads, capacity, (key_dim, k), values, (window, batch), device).map(State::KeyValue)
             }
-            StateSpec::Latent { key_dim, kind, .. } => {
-                KeyValue::new(1, capacity, (key_dim, kind), None, Window::None, device).map(State::KeyValue)
+            StateSpec::Latent { key_dim, kind, window, batch, .. } => {
+                KeyValue::within(1, capacity, (key_dim, kind), None, (window, batch), device).map(State::KeyValue)
             }
-            StateSpec::Entries { .. } => {
-                let fault = Fault::at("compressed attention").found("candle's back end has none");
-                Err(Error::Unsupported(fault.help("compute on the CPU")))
+            StateSpec::Entries { key_dim, kind, window, batch, ratio, halves, index } => {
+                let keys = KeyValue::within(1, capacity, (key_dim, kind), None, (window, batch), device)?;
+                let of = |dim| Entries::new((dim, kind), (ratio, halves), capacity, batch, device);
+                let entries = std::iter::once(key_dim).chain(index).map(of).collect::<Result<_>>()?;
+                Ok(State::Compressed(keys, entries))
             }
             StateSpec::Recurrent(size) => Ok(State::Recurrent(Memory::new(size))),
         }
+    }
+}
+
+/// Everything that compressed attention keeps.
+fn stores<'a>(keys: &'a KeyValue, entries: &'a [Entries]) -> impl Iterator<Item = &'a KeyValue> {
+    std::iter::once(keys).chain(entries.iter().flat_map(Entries::stores))
+}
+
+/// How far two states can be taken back together.
+fn nearer(a: Rewind, b: Rewind) -> Rewind {
+    match (a, b) {
+        (Rewind::CopyOnly, _) | (_, Rewind::CopyOnly) => Rewind::CopyOnly,
+        (Rewind::Free, other) | (other, Rewind::Free) => other,
+        (Rewind::Since(a), Rewind::Since(b)) => Rewind::Since(a.max(b)),
     }
 }
 
@@ -40,6 +57,7 @@ impl LayerState for State {
     fn rewind(&self) -> Rewind {
         match self {
             State::KeyValue(state) => state.rewind(),
+            State::Compressed(keys, entries) => stores(keys, entries).map(KeyValue::rewind).fold(Rewind::Free, nearer),
             State::Recurrent(_) => Rewind::CopyOnly,
         }
     }
@@ -47,6 +65,10 @@ impl LayerState for State {
     fn copy(&self, _: usize) -> Result<State> {
         match self {
             State::KeyValue(state) => state.copy().map(State::KeyValue),
+            State::Compressed(keys, entries) => {
+                let copies = entries.iter().map(Entries::copy).collect::<Result<_>>()?;
+                Ok(State::Compressed(keys.copy()?, copies))
+            }
             State::Recurrent(memory) => Ok(State::Recurrent(memory.clone())),
         }
     }
@@ -54,6 +76,7 @@ impl LayerState for State {
     fn bytes(&self) -> u64 {
         match self {
             State::KeyValue(state) => state.bytes(),
+            State::Compressed(keys, entries) => stores(keys, entries).map(KeyValue::bytes).sum(),
             State::Recurrent(memory) => memory.bytes(),
         }
     }
