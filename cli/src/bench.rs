@@ -16,7 +16,7 @@ use hob::machine::Ceilings;
 use hob::model::DEFAULT_MICRO_BATCH;
 use hob::quantize::FileType;
 use hob::tokenizer::Token;
-use hob::{Device, Level, Model, Session};
+use hob::{Device, GpuLayers, Level, Model, Session};
 
 use crate::failure::Failure;
 use crate::flags::{KvName, at_least_one};
@@ -68,6 +68,9 @@ pub(crate) struct Args {
     /// Where to compute: auto, cpu, candle, cuda, cuda:N, metal, metal:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: Device,
+    /// How many of the model's last layers a GPU computes, with the head (-ngl) [default: as many as fit]
+    #[arg(long, visible_alias = "n-gpu-layers", value_name = "N|auto", default_value = "auto", hide_default_value = true)]
+    gpu_layers: GpuLayers,
     /// Worker threads [default: the machine's cores]
     #[arg(short = 't', long, value_name = "N", value_delimiter = ',', value_parser = at_least_one)]
     threads: Vec<usize>,
@@ -121,13 +124,14 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     // Every setting opens the file anew: it is mapped, which takes no time, and nothing is left over from the one before.
     let source = Source::of(&args)?;
     let start = Instant::now();
-    let mut model = open(&source, args.device, first)?;
+    let mut model = open(&source, &args, first)?;
+    model.notices().iter().for_each(|notice| note(notice));
     let subject = subject(&source.name(), &model, start.elapsed());
     let mut report = Report::start(out, form, subject, &tests, args.hash)?;
     let mut ceilings: Vec<Ceilings> = Vec::new();
     for (at, setting) in settings.iter().enumerate() {
         if at > 0 {
-            model = open(&source, args.device, setting)?;
+            model = open(&source, &args, setting)?;
         }
         if model.device() == Device::Cpu && !ceilings.iter().any(|c| c.threads == setting.threads) {
             let _waiting = Waiting::on(format!("what {} threads can do at most", setting.threads));
@@ -224,11 +228,11 @@ fn both(text: &str) -> Result<(usize, usize), String> {
     pair.filter(|(p, n)| *p > 0 && *n > 0).ok_or_else(|| "two numbers above 0 are needed, such as 512,128".to_owned())
 }
 
-fn open(source: &Source, device: Device, setting: &Setting) -> Result<Model, Failure> {
+fn open(source: &Source, args: &Args, setting: &Setting) -> Result<Model, Failure> {
     let most = setting.tests.iter().map(|t| t.depth + t.prompt + t.generate).max().unwrap_or(1);
+    let options = Model::options().device(args.device).gpu_layers(args.gpu_layers).threads(setting.threads).context(most);
     let options =
-        Model::options().device(device).threads(setting.threads).context(most).micro_batch(setting.micro_batch.min(setting.batch));
-    let options = options.cache_types(setting.k.into(), setting.v.into()).chat_template("chatml");
+        options.micro_batch(setting.micro_batch.min(setting.batch)).cache_types(setting.k.into(), setting.v.into()).chat_template("chatml");
     Ok(match source {
         Source::File(path) => options.open(path)?,
         Source::Made(_, gguf) => options.build(gguf.clone())?,

@@ -8,7 +8,7 @@ use hob::cache::KvType;
 use hob::gguf::Gguf;
 use hob::plan::Ask;
 use hob::prefix::Folder;
-use hob::{Chat, Device, Model, Speculation, Thinking};
+use hob::{Chat, Device, GpuLayers, Model, Speculation, Thinking};
 
 use crate::failure::Failure;
 use crate::models::{self, Absent};
@@ -64,6 +64,9 @@ pub(crate) struct Machine {
     /// Where to compute: auto, cpu, candle, cuda, cuda:N, metal, metal:N; `hob doctor` lists them
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Device,
+    /// How many of the model's last layers a GPU computes, with the head (-ngl); the CPU computes the others [default: as many as fit]
+    #[arg(long, visible_alias = "n-gpu-layers", value_name = "N|auto", default_value = "auto", hide_default_value = true)]
+    pub(crate) gpu_layers: GpuLayers,
     /// Worker threads [default: the machine's cores]
     #[arg(short = 't', long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
@@ -152,12 +155,13 @@ impl Machine {
 
     /// The same with a folder for what is computed of prompts.
     pub(crate) fn build_with(&self, gguf: Gguf, purpose: Purpose, prefixes: Option<Folder>) -> Result<Model, Failure> {
-        if !self.force && plan::in_main_memory(self.device) {
+        if !self.force && (plan::in_main_memory(self.device) || self.gpu_layers == GpuLayers::Count(0)) {
             let ask = Ask::default().context(self.context).cache_types(self.cache_type_k.into(), self.cache_type_v.into());
             plan::refuse_what_swaps(&gguf, &ask)?;
         }
         let waiting = Waiting::on("opening the model".into());
-        let mut options = Model::options().device(self.device).cache_types(self.cache_type_k.into(), self.cache_type_v.into());
+        let mut options = Model::options().device(self.device).gpu_layers(self.gpu_layers);
+        options = options.cache_types(self.cache_type_k.into(), self.cache_type_v.into());
         if let Some(threads) = self.threads {
             options = options.threads(threads);
         }
@@ -245,8 +249,8 @@ pub(crate) fn probability(text: &str) -> Result<f32, String> {
 }
 
 /// Two- and three-letter flags of llama.cpp, which hob's users know, in their long form: clap takes one letter after one dash.
-const SHORT_NAMES: [(&str, &str); 4] =
-    [("-ub", "--micro-batch"), ("-ctk", "--cache-type-k"), ("-ctv", "--cache-type-v"), ("-pg", "--prompt-gen")];
+const SHORT_NAMES: [(&str, &str); 5] =
+    [("-ub", "--micro-batch"), ("-ctk", "--cache-type-k"), ("-ctv", "--cache-type-v"), ("-ngl", "--gpu-layers"), ("-pg", "--prompt-gen")];
 
 /// The command line with [`SHORT_NAMES`] spelled out.
 pub(crate) fn spelled_out(line: impl Iterator<Item = std::ffi::OsString>) -> Vec<std::ffi::OsString> {

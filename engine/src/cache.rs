@@ -8,9 +8,11 @@ use crate::error::{Error, Fault, Result};
 pub use hob_kernels::attention::KvType;
 use hob_kernels::naive::attention::BLOCK;
 pub use hob_kernels::recurrent::StateSize;
+use pair::Pair;
 pub use saved::{Part, Saved};
 use std::any::Any;
 
+mod pair;
 mod saved;
 
 /// How a cache is to be made.
@@ -253,6 +255,8 @@ trait Erased: Send {
     fn bytes(&self) -> u64;
     fn only_copies(&self) -> bool;
     fn sound(&self) -> Result<()>;
+    /// Whether it can be cut back to `len`.
+    fn allows(&self, len: usize) -> Result<()>;
     fn truncate(&mut self, len: usize) -> Result<()>;
     fn checkpoint(&self, len: usize) -> Result<Checkpoint>;
     fn holds(&self, len: usize, end: usize) -> bool;
@@ -290,14 +294,11 @@ impl<B: Backend> Erased for Sequence<B> {
         Sequence::sound(self)
     }
 
-    fn truncate(&mut self, len: usize) -> Result<()> {
+    fn allows(&self, len: usize) -> Result<()> {
         if len > self.len {
             return Err(Error::Input(Fault::at("cache").expected(format!("a length up to {}", self.len)).found(len)));
         }
-        if len == 0 {
-            self.lost = false;
-        }
-        if len == self.len {
+        if len > 0 && len == self.len {
             return self.sound();
         }
         let shortest = self.shortest();
@@ -305,8 +306,18 @@ impl<B: Backend> Erased for Sequence<B> {
             let fault = Fault::at("cache").expected(format!("a length of 0 or from {shortest} to {}", self.len)).found(len);
             return Err(Error::Input(fault.help("what came before has been let go: restore a checkpoint, or start again")));
         }
-        self.len = len;
-        self.cuts.push(len);
+        Ok(())
+    }
+
+    fn truncate(&mut self, len: usize) -> Result<()> {
+        self.allows(len)?;
+        if len == 0 {
+            self.lost = false;
+        }
+        if len < self.len {
+            self.len = len;
+            self.cuts.push(len);
+        }
         Ok(())
     }
 
@@ -392,6 +403,11 @@ impl Cache {
     /// Wraps a back end's sequence.
     pub fn new<B: Backend>(sequence: Sequence<B>) -> Cache {
         Cache(Box::new(sequence))
+    }
+
+    /// Two caches of one sequence, whose model is in two parts.
+    pub(crate) fn pair(lower: Cache, upper: Cache) -> Cache {
+        Cache(Box::new(Pair { lower, upper }))
     }
 
     /// Positions held.
@@ -514,6 +530,11 @@ impl Cache {
     /// [`Error::Memory`] where there is no room for it.
     pub fn fork(&self) -> Result<Cache> {
         self.0.fork().map(Cache)
+    }
+
+    /// Both, of a sequence whose model is in two parts.
+    pub(crate) fn halves(&mut self) -> Option<(&mut Cache, &mut Cache)> {
+        self.0.any().downcast_mut().map(|Pair { lower, upper }| (lower, upper))
     }
 
     /// The back end's own, where `B` made it.

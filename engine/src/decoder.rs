@@ -13,25 +13,29 @@
 //! post-norm (OLMo 2); attn_norm alone: parallel residual (Command R), which files of two norms ask for by name (GPT-NeoX), or a
 //! layer that is one block (Mamba-2, Nemotron-H).
 
-use crate::backend::{Backend, Linear};
+use crate::backend::Backend;
 use crate::batch::{Canceller, Entry, Logits};
-use crate::block::altup::Ends;
-use crate::block::per_layer::LayerInputs;
 use crate::block::rope::Rope;
-use crate::block::strands::{Role, Strands};
 use crate::block::{Looks, Norm, Work};
 use crate::cache::{Cache, CacheOptions, KvType, Sequence, StateSpec};
 use crate::config::Config;
-use crate::device::{self, Device};
+use crate::device::{self, Device, GpuLayers};
 use crate::error::{Error, Fault, Result};
-use crate::family::{EmbeddingScale, Family, LogitScale};
+use crate::family::Family;
 use crate::gguf::Gguf;
-use crate::weights::Loader;
+use crate::weights::{Loader, asked};
+use embedding::Embedding;
+use head::Head;
 use layer::Layer;
+use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+mod embedding;
+mod head;
 mod layer;
+pub mod split;
 
 /// A model that can be stepped, whatever computes it.
 pub trait Run: Send + Sync {
@@ -96,6 +100,8 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// Where it computes.
     pub device: Device,
+    /// How many of its layers a GPU computes.
+    pub gpu_layers: GpuLayers,
 }
 
 /// Loads the model in a file onto a device.
@@ -107,23 +113,46 @@ pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>> {
     device::place(gguf, options, [KvType::F16; 2]).map(|placed| placed.run)
 }
 
-/// A model on a back end.
+/// Which of a model's layers a decoder has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    /// All of them, the embedding and the head.
+    All,
+    /// The embedding and the layers before this one.
+    Before(usize),
+    /// The layers from this one on, and the head.
+    From(usize),
+}
+
+impl Share {
+    fn layers(self, all: usize) -> Range<usize> {
+        match self {
+            Share::All => 0..all,
+            Share::Before(end) => 0..end,
+            Share::From(start) => start..all,
+        }
+    }
+}
+
+/// What one share of a model hands to the next: rows of f32, one for each token of the step.
+#[derive(Default)]
+struct Carried {
+    /// The residual stream, with all its strands.
+    x: Vec<f32>,
+    /// Each layer's own vector of the token; empty where layers have none.
+    inputs: Vec<f32>,
+}
+
+/// A model on a back end, or the share of it that the back end has.
 pub struct Decoder<B: Backend> {
     backend: B,
     config: Config,
     ropes: Vec<Rope>,
-    embed: B::Weight,
-    embed_scale: f32,
-    inputs: Option<LayerInputs<B>>,
+    /// `None` where the stream comes from another share.
+    embedding: Option<Embedding<B>>,
     layers: Vec<Layer<B>>,
-    norm: Option<Norm<B>>,
-    head: Linear<B>,
-    /// How the head reads the strands of the residual stream, where it has several.
-    strands: Option<Strands<B>>,
-    /// Where strands come from and go that layers predict and correct.
-    ends: Option<Ends<B>>,
-    /// Factor on the logits, or divisor.
-    logit_scale: LogitScale,
+    /// `None` where the stream goes on to another share.
+    head: Option<Head<B>>,
     weights_read: WeightsRead,
     /// Buffers of steps that are over, for the next ones.
     spare: Mutex<Vec<Buffers<B>>>,
@@ -161,125 +190,134 @@ fn running(stop: &Canceller) -> Result<()> {
     if stop.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
+/// A model's numbers and what its file does not say.
+pub(crate) fn described(gguf: &Gguf) -> Result<(Config, &'static Family)> {
+    let mut config = Config::from_metadata(gguf.metadata())?;
+    let family = Family::of(&config.architecture)?;
+    (family.fix)(&mut config);
+    config.vocab = gguf.tensor("token_embd.weight").and_then(|t| t.dims.get(1)).map_or(0, |n| *n as usize);
+    Ok((config, family))
+}
+
+/// What a cache is told that another model or back end made.
+fn foreign() -> Error {
+    Error::Input(Fault::at("cache").found("made by another back end").help("make it with Run::cache"))
+}
+
+/// Takes note in the caches of what became of a step.
+fn settle<B: Backend>(sequences: &mut [&mut Sequence<B>], batch: &[Entry], done: &Result<()>) {
+    match done {
+        Ok(()) => batch.iter().for_each(|entry| sequences[entry.sequence as usize].advance(1)),
+        Err(_) => sequences.iter_mut().for_each(|s| s.broken_off()),
+    }
+}
+
 impl<B: Backend> Decoder<B> {
     /// The model in a file, on this back end, to be run with this context (the trained one where `None`).
     ///
     /// # Errors
     /// As [`load`].
     pub fn load(gguf: &Gguf, backend: B, context: Option<usize>) -> Result<Decoder<B>> {
-        let mut config = Config::from_metadata(gguf.metadata())?;
-        let family = Family::of(&config.architecture)?;
-        (family.fix)(&mut config);
-        let embed = "token_embd.weight";
-        config.vocab = gguf.tensor(embed).and_then(|t| t.dims.get(1)).map_or(0, |n| *n as usize);
-        let loader = Loader::new(gguf, &backend, &config, family, context.unwrap_or(config.context));
-        if config.vocab == 0 {
-            return Err(loader.missing(embed));
-        }
-        let (width, vocab) = (config.width, config.vocab);
-        let mut ropes = Vec::new();
-        let mut layers: Vec<Layer<B>> = Vec::with_capacity(config.layers);
-        let mut slot = 0;
-        for index in 0..config.layers {
-            match loader.kv_layer(index)? {
-                own if own == index => {
-                    let layer = Layer::load(&loader, index, slot, &mut ropes)?;
-                    slot += layer.mixers.len();
-                    layers.push(layer);
-                }
-                earlier => layers.push(Layer::load(&loader, index, layers[earlier].slot, &mut ropes)?),
-            }
-        }
-        // A file without a head shares the embedding table.
-        let head = if loader.has("output.weight") {
-            loader.linear("output", vocab, width)?
-        } else {
-            Linear { weight: loader.matrix(embed, vocab, width)?, bias: None }
-        };
-        // LFM2 calls it by the name of the norm that other families have behind the embeddings.
-        let norm = match loader.norm("output_norm", width)? {
-            Some(norm) => norm,
-            None => loader.norm("token_embd_norm", width)?.ok_or_else(|| loader.missing("output_norm.weight or token_embd_norm.weight"))?,
-        };
-        let embed = loader.matrix(embed, vocab, width)?;
-        let inputs = LayerInputs::load(&loader)?;
-        let strands = config.strands.map(|c| Strands::load(&loader, "output_hc", c, Role::Head)).transpose()?;
-        let ends = Ends::load(&loader)?;
-        loader.finish()?;
-        let embed_scale = config.embedding_scale.unwrap_or(match family.embedding {
-            EmbeddingScale::One => 1.0,
-            EmbeddingScale::SqrtWidth => (width as f32).sqrt(),
-        });
-        let weights_read = read_per_token(gguf, &config);
-        let spare = Mutex::default();
-        let logit_scale = family.logit_scale;
-        let norm = Some(norm);
-        Ok(Decoder {
-            backend,
-            config,
-            ropes,
-            embed,
-            embed_scale,
-            inputs,
-            layers,
-            norm,
-            head,
-            strands,
-            ends,
-            logit_scale,
-            weights_read,
-            spare,
-        })
+        let mut used = HashSet::new();
+        let decoder = Decoder::load_share(gguf, backend, context, Share::All, &mut used)?;
+        asked(gguf, &decoder.config, &used)?;
+        Ok(decoder)
     }
 
-    /// The formula, from ids to logits.
-    fn forward(&self, batch: &[Entry], sequences: &mut [&mut Sequence<B>], stop: &Canceller, buffers: &mut Buffers<B>) -> Result<()> {
-        let backend = &self.backend;
-        backend.begin(&mut buffers.work.step, batch, &self.ropes, stop);
-        backend.embed(&mut buffers.work.step, &self.embed, self.embed_scale, &mut buffers.x);
-        if let Some(inputs) = &self.inputs {
-            inputs.forward(backend, &mut buffers.work, &buffers.x);
+    /// A share of it. The names of its tensors are added to `used`.
+    fn load_share(gguf: &Gguf, backend: B, context: Option<usize>, share: Share, used: &mut HashSet<String>) -> Result<Decoder<B>> {
+        let (config, family) = described(gguf)?;
+        let loader = Loader::new(gguf, &backend, &config, family, context.unwrap_or(config.context));
+        if config.vocab == 0 {
+            return Err(loader.missing("token_embd.weight"));
         }
-        if let Some(strands) = &self.strands {
-            let Buffers { work, x, y, z, .. } = &mut *buffers;
-            backend.copy(&mut work.step, x, y);
-            for _ in 1..strands.count {
-                backend.join(&mut work.step, x, y, 1, z);
-                std::mem::swap(x, z);
+        let range = share.layers(config.layers);
+        let mut ropes = Vec::new();
+        let mut layers: Vec<Layer<B>> = Vec::with_capacity(range.len());
+        let mut slot = 0;
+        for index in range.clone() {
+            let owner = loader.kv_layer(index)?;
+            if owner == index {
+                let layer = Layer::load(&loader, index, slot, &mut ropes)?;
+                slot += layer.mixers.len();
+                layers.push(layer);
+            } else if let Some(earlier) = owner.checked_sub(range.start) {
+                layers.push(Layer::load(&loader, index, layers[earlier].slot, &mut ropes)?);
+            } else {
+                let fault =
+                    Fault::at(format!("layer {index}")).expected(format!("layer {owner} on the same device, at whose keys it looks"));
+                return Err(Error::Unsupported(fault.found(format!("a cut before layer {}", range.start))));
             }
         }
-        if let Some(ends) = &self.ends {
-            let Buffers { work, x, y, z, .. } = &mut *buffers;
-            ends.begin(backend, &mut work.step, x, y, z);
+        let head = if share == Share::Before(range.end) { None } else { Some(Head::load(&loader)?) };
+        let embedding = if share == Share::From(range.start) { None } else { Some(Embedding::load(&loader)?) };
+        used.extend(loader.used());
+        let weights_read = read_per_token(gguf, &config);
+        Ok(Decoder { backend, config, ropes, embedding, layers, head, weights_read, spare: Mutex::default() })
+    }
+
+    /// The formula, from ids to logits, or as much of it as is this share's.
+    fn forward(
+        &self,
+        batch: &[Entry],
+        sequences: &mut [&mut Sequence<B>],
+        stop: &Canceller,
+        carried: &Carried,
+        buffers: &mut Buffers<B>,
+    ) -> Result<()> {
+        let backend = &self.backend;
+        backend.begin(&mut buffers.work.step, batch, &self.ropes, stop);
+        match &self.embedding {
+            Some(embedding) => embedding.forward(backend, buffers),
+            None => {
+                let Buffers { work, x, .. } = &mut *buffers;
+                backend.write(&mut work.step, &carried.x, batch.len(), x);
+                if !carried.inputs.is_empty() {
+                    backend.write(&mut work.step, &carried.inputs, batch.len(), &mut work.inputs);
+                }
+            }
         }
         for layer in &self.layers {
             layer.forward(backend, buffers, sequences, stop)?;
         }
-        let Buffers { work, x, y, z, logits } = buffers;
-        if batch.iter().all(|e| e.logits == Logits::Skip) {
-            return Ok(());
-        }
-        backend.wanted(&mut work.step, x, y);
-        if let Some(strands) = &self.strands {
-            strands.read(backend, work, y, z);
-            std::mem::swap(y, z);
-        }
-        if let Some(ends) = &self.ends {
-            ends.end(backend, work, y);
-        }
-        normed(backend, work, y, self.norm.as_ref());
-        backend.linear(&mut work.step, &work.h, &mut [(&self.head, &mut *logits)]);
-        if let Some(scale) = self.config.logit_scale {
-            let factor = match self.logit_scale {
-                LogitScale::Factor => scale,
-                LogitScale::Divisor => 1.0 / scale,
-            };
-            backend.scale(&mut work.step, logits, factor);
-        }
-        if let Some(cap) = self.config.final_softcap {
-            backend.softcap(&mut work.step, logits, cap);
+        match &self.head {
+            Some(head) if batch.iter().any(|e| e.logits == Logits::Want) => head.forward(backend, buffers),
+            Some(_) | None => return Ok(()),
         }
         running(stop)
+    }
+
+    /// Computes a step and brings back what it gives: logits, or what another share goes on with.
+    fn compute(
+        &self,
+        batch: &[Entry],
+        sequences: &mut [&mut Sequence<B>],
+        stop: &Canceller,
+        carried: &mut Carried,
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = spare().pop().unwrap_or_default();
+        let done = self.forward(batch, sequences, stop, carried, &mut buffers);
+        let done = done.and(self.backend.end(&mut buffers.work.step));
+        let done = done.and_then(|()| self.bring(batch, carried, &mut buffers, logits));
+        spare().push(buffers);
+        done
+    }
+
+    fn bring(&self, batch: &[Entry], carried: &mut Carried, buffers: &mut Buffers<B>, logits: &mut Vec<f32>) -> Result<()> {
+        let Buffers { work, x, logits: row, .. } = buffers;
+        match &self.head {
+            Some(_) if batch.iter().any(|e| e.logits == Logits::Want) => self.backend.read(&mut work.step, row, logits),
+            Some(_) => Ok(()),
+            None => {
+                self.backend.read(&mut work.step, x, &mut carried.x)?;
+                match self.config.per_layer_width {
+                    Some(_) => self.backend.read(&mut work.step, &work.inputs, &mut carried.inputs),
+                    None => Ok(()),
+                }
+            }
+        }
     }
 
     /// The caches' insides, after everything about the batch has been checked against them.
@@ -318,11 +356,7 @@ impl<B: Backend> Decoder<B> {
                 );
             }
         }
-        let own = |c: &'a mut &mut Cache| {
-            c.sequence::<B>()
-                .ok_or_else(|| Error::Input(Fault::at("cache").found("made by another back end").help("make it with Run::cache")))
-        };
-        caches.iter_mut().map(own).collect()
+        caches.iter_mut().map(|cache| cache.sequence::<B>().ok_or_else(foreign)).collect()
     }
 }
 
@@ -363,22 +397,9 @@ impl<B: Backend> Run for Decoder<B> {
         }
         running(stop)?;
         let mut sequences = self.admit(batch, caches)?;
-        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffers = spare().pop().unwrap_or_default();
-        let done = self.forward(batch, &mut sequences, stop, &mut buffers);
-        let mut done = done.and(self.backend.end(&mut buffers.work.step));
-        if done.is_ok() && batch.iter().any(|e| e.logits == Logits::Want) {
-            done = self.backend.read(&mut buffers.work.step, &buffers.logits, logits);
-        }
-        spare().push(buffers);
-        if let Err(error) = done {
-            sequences.iter_mut().for_each(|s| s.broken_off());
-            return Err(error);
-        }
-        for entry in batch {
-            sequences[entry.sequence as usize].advance(1);
-        }
-        Ok(())
+        let done = self.compute(batch, &mut sequences, stop, &mut Carried::default(), logits);
+        settle(&mut sequences, batch, &done);
+        done
     }
 
     fn card(&self) -> String {
@@ -399,35 +420,41 @@ impl<B: Backend> Run for Decoder<B> {
     }
 }
 
+impl<B: Backend> Decoder<B> {
+    /// The first line of the card.
+    fn heading(&self) -> String {
+        let c = &self.config;
+        let mut line = format!("{}: vocabulary {}, width {}, context {}", c.architecture, c.vocab, c.width, c.context);
+        if let Some(embedding) = self.embedding.as_ref().filter(|embedding| embedding.scale != 1.0) {
+            line += &format!(", embedding ×{}", embedding.scale);
+        }
+        if let Some(scale) = c.residual_scale {
+            line += &format!(", residual ×{scale}");
+        }
+        line
+    }
+
+    fn layer_cards(&self) -> impl Iterator<Item = String> + '_ {
+        self.layers.iter().map(Layer::to_string)
+    }
+
+    /// The last line of the card.
+    fn ending(&self) -> String {
+        self.head.as_ref().map(Head::to_string).unwrap_or_default()
+    }
+}
+
 impl<B: Backend> fmt::Display for Decoder<B> {
     /// The architecture card, equal layers folded.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let c = &self.config;
-        write!(f, "{}: vocabulary {}, width {}, context {}", c.architecture, c.vocab, c.width, c.context)?;
-        if self.embed_scale != 1.0 {
-            write!(f, ", embedding ×{}", self.embed_scale)?;
-        }
-        if let Some(scale) = c.residual_scale {
-            write!(f, ", residual ×{scale}")?;
-        }
-        writeln!(f)?;
-        let cards: Vec<_> = self.layers.iter().map(Layer::to_string).collect();
-        for (card, layers) in fold(&cards) {
-            writeln!(f, "  {layers} × [{card}]")?;
-        }
-        if let Some(norm) = &self.norm {
-            write!(f, "  {norm} → logits")?;
-        }
-        match (c.logit_scale, self.logit_scale) {
-            (Some(scale), LogitScale::Factor) => write!(f, " ×{scale}")?,
-            (Some(scale), LogitScale::Divisor) => write!(f, " ÷{scale}")?,
-            (None, LogitScale::Factor | LogitScale::Divisor) => {}
-        }
-        match c.final_softcap {
-            Some(cap) => write!(f, " softcap {cap}"),
-            None => Ok(()),
-        }
+        f.write_str(&card(&self.heading(), &self.layer_cards().collect::<Vec<_>>(), &self.ending()))
     }
+}
+
+/// The architecture card.
+fn card(heading: &str, layers: &[String], ending: &str) -> String {
+    let layers: String = fold(layers).into_iter().map(|(card, layers)| format!("  {layers} × [{card}]\n")).collect();
+    format!("{heading}\n{layers}  {ending}")
 }
 
 /// Equal neighbours, or all layers of a kind where kinds alternate, each with how many there are.

@@ -1,23 +1,24 @@
-//! Where a model computes: this machine's CPU by hob's own kernels, or a device of candle's.
+//! Where a model computes: this machine's CPU by hob's own kernels, or a device of candle's, or both.
 //!
-//! [`Device::Auto`] takes a GPU where the build has one's back end, it is there, and the model fits; otherwise it says why and
-//! takes the CPU. A device asked for by name is that device or an error.
+//! [`Device::Auto`] takes a GPU where the build has one's back end, it is there, and the model or its last layers fit; otherwise it
+//! says why and takes the CPU. A device asked for by name is that device or an error. Where a GPU is too small, the CPU has the first
+//! layers and the embedding, the GPU the last layers and the head: the stream goes over once a step (`layers.rs`).
+
+mod layers;
 
 use crate::backend::cpu::CpuBackend;
 use crate::cache::KvType;
-use crate::config::Config;
 use crate::decoder::{Decoder, LoadOptions, Run};
 use crate::error::{Error, Fault, Result};
 use crate::gguf::Gguf;
 use hob_kernels::Level;
+pub use layers::GpuLayers;
+use layers::{Needs, gib};
 use std::fmt;
 use std::str::FromStr;
 
 #[cfg(feature = "candle")]
 use crate::backend::candle::device as gpu;
-
-/// What a GPU needs beside weights and cache: activations, candle's scratch, the driver.
-const SCRATCH: u64 = 768 << 20;
 
 /// A place to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -77,6 +78,15 @@ pub enum Presence {
     Absent(String),
 }
 
+impl Presence {
+    fn memory(&self) -> Option<Memory> {
+        match self {
+            Presence::Ready { memory, .. } => *memory,
+            Presence::Absent(_) => None,
+        }
+    }
+}
+
 /// Memory of a device, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
@@ -126,13 +136,37 @@ pub(crate) struct Placed {
 
 /// Loads the model in a file onto the device that the options name, or choose, for caches of these types.
 pub(crate) fn place(gguf: &Gguf, options: &LoadOptions, kv: [KvType; 2]) -> Result<Placed> {
-    match options.device {
-        Device::Auto => auto(gguf, options, kv),
-        device => {
+    match (options.device, options.gpu_layers) {
+        (Device::Cpu, GpuLayers::Count(n)) if n > 0 => {
+            let fault = Fault::at("layers on a GPU").expected("none with the device cpu").found(n);
+            Err(Error::Input(fault.help("name the GPU: `hob doctor` lists the devices that there are")))
+        }
+        (Device::Cpu, GpuLayers::Auto | GpuLayers::Count(_)) | (_, GpuLayers::Count(0)) => on_cpu(gguf, options, None),
+        (Device::Auto, _) => auto(gguf, options, kv),
+        (device, _) => {
             keeps(device, kv)?;
-            Ok(Placed { run: on(device, gguf, options)?, device, notice: None })
+            let memory = devices().into_iter().find(|(other, _)| *other == device).and_then(|(_, presence)| presence.memory());
+            let needs = Needs::of(gguf, options, kv)?;
+            let cut = needs.cut(memory).ok_or_else(|| {
+                let (free, least) = (memory.map_or(0, |memory| memory.free), needs.least());
+                let fault = Fault::at(format!("device {device}")).expected(format!("{} GiB for a layer and the head", gib(least)));
+                Error::Memory(
+                    fault.found(format!("{} GiB free", gib(free))).help("compute on the device cpu, or ask for a smaller context"),
+                )
+            })?;
+            on_gpu(device, gguf, options, &needs, cut, memory)
         }
     }
+}
+
+fn on_cpu(gguf: &Gguf, options: &LoadOptions, notice: Option<String>) -> Result<Placed> {
+    let decoder = Decoder::load(gguf, CpuBackend::new(options.threads)?, options.context)?;
+    Ok(Placed { run: Box::new(decoder), device: Device::Cpu, notice })
+}
+
+/// The layers from `cut` on and the head on a GPU, the rest on the CPU.
+fn on_gpu(device: Device, gguf: &Gguf, options: &LoadOptions, needs: &Needs, cut: usize, memory: Option<Memory>) -> Result<Placed> {
+    Ok(Placed { run: gpu::load(device, gguf, options, cut)?, device, notice: needs.notice(device, cut, memory) })
 }
 
 /// Whether caches of these types can be had there.
@@ -146,20 +180,17 @@ fn keeps(device: Device, kv: [KvType; 2]) -> Result<()> {
     }
 }
 
-fn on(device: Device, gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>> {
-    match device {
-        Device::Auto | Device::Cpu => Ok(Box::new(Decoder::load(gguf, CpuBackend::new(options.threads)?, options.context)?)),
-        Device::Candle | Device::Cuda(_) | Device::Metal(_) => gpu::load(device, gguf, options),
-    }
-}
-
-/// The first GPU that has room, else the CPU.
+/// The GPU that has room for most of the model, else the CPU.
 fn auto(gguf: &Gguf, options: &LoadOptions, kv: [KvType; 2]) -> Result<Placed> {
     let mut notice = None;
     if cfg!(any(feature = "cuda", feature = "metal")) {
-        match choose(gguf, options, kv) {
-            Ok(device) => match on(device, gguf, options) {
-                Ok(run) => return Ok(Placed { run, device, notice: None }),
+        let needs = Needs::of(gguf, options, kv)?;
+        match choose(&needs, kv) {
+            Ok((device, memory, cut)) => match on_gpu(device, gguf, options, &needs, cut, memory) {
+                Ok(placed) => {
+                    placed.notice.iter().for_each(|notice| tracing::info!("{notice}"));
+                    return Ok(placed);
+                }
                 Err(error @ (Error::Device(_) | Error::Memory(_))) => {
                     notice = Some(format!("{device} failed, so the CPU computes: {error}"))
                 }
@@ -167,45 +198,38 @@ fn auto(gguf: &Gguf, options: &LoadOptions, kv: [KvType; 2]) -> Result<Placed> {
             },
             Err(why) => notice = Some(format!("the CPU computes: {why}")),
         }
+    } else if options.gpu_layers != GpuLayers::Auto {
+        notice = Some(format!("the CPU computes: no GPU is in this build; {}", not_built("cuda or metal")));
     }
     if let Some(notice) = &notice {
         tracing::warn!("{notice}");
     }
-    Ok(Placed { run: on(Device::Cpu, gguf, options)?, device: Device::Cpu, notice })
+    on_cpu(gguf, options, notice)
 }
 
-/// A GPU with room for the model, or why there is none.
-fn choose(gguf: &Gguf, options: &LoadOptions, kv: [KvType; 2]) -> Result<Device, String> {
+/// The GPU that has room for most layers, with the first of them, or why there is none.
+fn choose(needs: &Needs, kv: [KvType; 2]) -> Result<(Device, Option<Memory>, usize), String> {
     if let Some(kind) = kv.into_iter().find(|kind| kind.is_quantized()) {
         return Err(format!("GPUs keep no KV cache of {kind}"));
     }
-    let need = need(gguf, options);
-    let mut reasons = Vec::new();
+    let (mut best, mut reasons): (Option<(Device, Option<Memory>, usize)>, _) = (None, Vec::new());
     for (device, presence) in devices() {
         match (device, presence) {
             (Device::Auto | Device::Cpu | Device::Candle, _) => {}
-            (_, Presence::Ready { memory: Some(memory), .. }) if memory.free < need => {
-                let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-                reasons.push(format!("{device} has {:.1} GiB free, the model needs {:.1}", gib(memory.free), gib(need)));
-            }
-            (_, Presence::Ready { .. }) => return Ok(device),
+            (_, Presence::Ready { memory, .. }) => match needs.cut(memory) {
+                Some(cut) if best.is_none_or(|(.., other)| cut < other) => best = Some((device, memory, cut)),
+                Some(_) => {}
+                None => {
+                    let free = memory.map_or(0, |memory| memory.free);
+                    reasons.push(format!("{device} has {} GiB free, a layer and the head need {}", gib(free), gib(needs.least())));
+                }
+            },
             (Device::Cuda(_), Presence::Absent(why)) if cfg!(feature = "cuda") => reasons.push(format!("{device}: {why}")),
             (Device::Metal(_), Presence::Absent(why)) if cfg!(feature = "metal") => reasons.push(format!("{device}: {why}")),
             (Device::Cuda(_) | Device::Metal(_), Presence::Absent(_)) => {}
         }
     }
-    Err(reasons.join("; "))
-}
-
-/// Bytes that a GPU needs for a file's model: weights, one session's cache, scratch.
-fn need(gguf: &Gguf, options: &LoadOptions) -> u64 {
-    // What candle has no type for becomes halves.
-    let weights: u64 = gguf.tensors().map(|t| if gpu::kept(t.kind) { t.size() } else { 2 * t.elements() }).sum();
-    let cache = Config::from_metadata(gguf.metadata()).map_or(0, |config| {
-        let heads: usize = config.kv_heads.iter().sum();
-        2 * heads as u64 * (config.key_dim + config.value_dim) as u64 * options.context.unwrap_or(config.context) as u64
-    });
-    weights + cache + SCRATCH
+    best.ok_or_else(|| reasons.join("; "))
 }
 
 /// What a build without candle says.
@@ -232,7 +256,7 @@ mod gpu {
         true
     }
 
-    pub(super) fn load(device: Device, _: &Gguf, _: &LoadOptions) -> Result<Box<dyn Run>> {
+    pub(super) fn load(device: Device, _: &Gguf, _: &LoadOptions, _: usize) -> Result<Box<dyn Run>> {
         let feature = match device {
             Device::Auto | Device::Cpu | Device::Candle => "candle",
             Device::Cuda(_) => "cuda",

@@ -94,7 +94,7 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use chat::{Chat, Reply};
-pub use device::Device;
+pub use device::{Device, GpuLayers};
 pub use error::{Error, Fault, Result, Trouble};
 pub use generate::{Canceller, EndReason, Generator, Mark, Pieces, Session, Speculation, Stats};
 pub use grammar::Grammar;

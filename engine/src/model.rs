@@ -4,7 +4,7 @@ use crate::cache::{CacheOptions, KvType};
 use crate::chat::Chat;
 use crate::config::Config;
 use crate::decoder::{LoadOptions, Run};
-use crate::device::{self, Device, Placed};
+use crate::device::{self, Device, GpuLayers, Placed};
 use crate::error::{Error, Fault, Result};
 use crate::generate::{Canceller, Session, Speculation};
 use crate::gguf::{Gguf, Metadata};
@@ -63,6 +63,7 @@ pub struct ModelOptions {
     pre_tokenizer: Option<String>,
     chat_template: Option<String>,
     device: Device,
+    gpu_layers: GpuLayers,
     prefix_cache: u64,
     prefix_folder: Option<prefix::Folder>,
     speculation: Speculation,
@@ -98,6 +99,13 @@ impl ModelOptions {
     /// Where to compute (default: [`Device::Auto`]). How many threads is the CPU's alone.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
+        self
+    }
+
+    /// How many of the last layers a GPU computes, with the head; the CPU computes the others (default: as many as fit). What was decided is
+    /// among the [notices](Model::notices).
+    pub fn gpu_layers(mut self, layers: GpuLayers) -> Self {
+        self.gpu_layers = layers;
         self
     }
 
@@ -169,7 +177,7 @@ impl ModelOptions {
             return Err(Error::Input(fault.help("download the file first")));
         }
         let context = Some(self.context_for(gguf.metadata())?);
-        let options = LoadOptions { threads: self.threads_to_use()?, context, device: self.device };
+        let options = LoadOptions { threads: self.threads_to_use()?, context, device: self.device, gpu_layers: self.gpu_layers };
         let placed = device::place(&gguf, &options, self.kv_types())?;
         self.assemble(gguf, placed)
     }
@@ -319,7 +327,7 @@ impl Model {
         &*self.0.run
     }
 
-    /// Where it computes.
+    /// Where it computes; its first layers on the CPU all the same where the device has no room for them.
     pub fn device(&self) -> Device {
         self.0.device
     }
@@ -339,7 +347,7 @@ impl Model {
         &self.0.sampling
     }
 
-    /// What the user should hear once: a missing chat template, a context beyond the trained one.
+    /// What the user should hear once: a missing chat template, a context beyond the trained one, layers that a GPU has no room for.
     pub fn notices(&self) -> &[String] {
         &self.0.notices
     }

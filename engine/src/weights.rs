@@ -250,18 +250,22 @@ impl<'a, B: Backend> Loader<'a, B> {
         self.used.borrow_mut().insert(name.to_owned());
     }
 
-    /// Sees to it that every tensor of the file was asked for.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] names the first that was not.
-    pub fn finish(&self) -> Result<()> {
-        let used = self.used.borrow();
-        match self.gguf.tensors().find(|t| !used.contains(&t.name) && !self.config.drafts(&t.name)) {
-            None => Ok(()),
-            Some(t) => {
-                let fault = Fault::at(&t.name).found(format!("architecture `{}` has no block for this tensor", self.config.architecture));
-                Err(Error::Unsupported(fault.help("the file holds a variant of the model that hob does not know")))
-            }
+    /// The names of all tensors that were asked for.
+    pub fn used(self) -> HashSet<String> {
+        self.used.into_inner()
+    }
+}
+
+/// Sees to it that every tensor of a file is among those that were asked for.
+///
+/// # Errors
+/// [`Error::Unsupported`] names the first that is not.
+pub fn asked(gguf: &Gguf, config: &Config, used: &HashSet<String>) -> Result<()> {
+    match gguf.tensors().find(|t| !used.contains(&t.name) && !config.drafts(&t.name)) {
+        None => Ok(()),
+        Some(t) => {
+            let fault = Fault::at(&t.name).found(format!("architecture `{}` has no block for this tensor", config.architecture));
+            Err(Error::Unsupported(fault.help("the file holds a variant of the model that hob does not know")))
         }
     }
 }

@@ -5,7 +5,7 @@ mod synthetic;
 use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{Cache, CacheOptions, KvType};
 use hob::decoder::{LoadOptions, Run, load};
-use hob::{Device, Model, Session};
+use hob::{Device, GpuLayers, Model, Session};
 use synthetic::Header;
 
 /// All positions, windows with sinks, keys that hold their values, entries beside a window.
@@ -23,7 +23,8 @@ const TYPES: [(KvType, KvType); 5] = [
 const TOKENS: usize = 150;
 
 fn model(name: &str) -> Box<dyn Run> {
-    load(&Header::read(name).build(), &LoadOptions { threads: 2, context: Some(256), device: Device::Cpu }).unwrap()
+    load(&Header::read(name).build(), &LoadOptions { threads: 2, context: Some(256), device: Device::Cpu, gpu_layers: GpuLayers::Auto })
+        .unwrap()
 }
 
 fn cache(model: &dyn Run, (k, v): (KvType, KvType)) -> Cache {
@@ -102,7 +103,9 @@ fn every_type_is_near_f32() {
         // Weights in f32: others take activations in 8 bits, whose steps would hide what is looked for.
         let mut header = Header::read(name);
         header.tensors.iter_mut().for_each(|tensor| tensor.kind = "F32".into());
-        let model = load(&header.build(), &LoadOptions { threads: 2, context: Some(256), device: Device::Cpu }).unwrap();
+        let model =
+            load(&header.build(), &LoadOptions { threads: 2, context: Some(256), device: Device::Cpu, gpu_layers: GpuLayers::Auto })
+                .unwrap();
         let of = |kind| feed(&*model, &mut cache(&*model, (kind, kind)), &tokens, TOKENS);
         let exact = of(KvType::F32);
         let found = [KvType::F16, KvType::Bf16, KvType::Q8_0, KvType::Q4_0].map(|kind| difference(&of(kind), &exact));

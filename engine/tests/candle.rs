@@ -6,12 +6,12 @@
 #[allow(dead_code)] // some of it is for families.rs
 mod synthetic;
 
-use hob::Device;
 use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{Cache, CacheOptions, KvType};
 use hob::decoder::{LoadOptions, Run, load};
 use hob::family::FAMILIES;
 use hob::gguf::Gguf;
+use hob::{Device, GpuLayers};
 use synthetic::Header;
 
 const TOKENS: [u32; 23] = [3, 41, 7, 7, 0, 79, 12, 5, 66, 31, 2, 18, 44, 9, 71, 23, 50, 1, 37, 60, 15, 28, 77];
@@ -27,7 +27,11 @@ fn device() -> Device {
 }
 
 fn on(device: Device, gguf: &Gguf) -> Box<dyn Run> {
-    load(gguf, &LoadOptions { threads: 1, context: Some(256), device }).unwrap_or_else(|e| panic!("{e}"))
+    with(device, gguf, GpuLayers::Auto).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn with(device: Device, gguf: &Gguf, gpu_layers: GpuLayers) -> hob::Result<Box<dyn Run>> {
+    load(gguf, &LoadOptions { threads: 1, context: Some(256), device, gpu_layers })
 }
 
 /// The model of a family with all weights in f32, so that nothing but the order of sums is different.
@@ -147,7 +151,7 @@ fn a_step_that_fails_says_so_and_changes_nothing() {
 fn a_gpu_that_is_not_there_is_an_error_by_name() {
     let gguf = plain("llama");
     for device in [Device::Cuda(99), Device::Metal(99)] {
-        let options = LoadOptions { threads: 1, context: Some(64), device };
+        let options = LoadOptions { threads: 1, context: Some(64), device, gpu_layers: GpuLayers::Auto };
         let error = load(&gguf, &options).err().expect("no machine has a hundred").to_string();
         assert!(error.contains(&device.to_string()), "{error}");
     }
@@ -182,4 +186,79 @@ fn lets_go(gguf: &Gguf) {
         [first, second].concat()
     };
     assert!(error(&go(device()), &go(Device::Cpu)) < 1e-9);
+}
+
+/// The model with each number of its last layers on the device, as far as it can be cut so.
+fn cuts(gguf: &Gguf) -> Vec<(usize, Box<dyn Run>)> {
+    let layers = on(Device::Cpu, gguf).config().layers;
+    let cut = |n| match with(device(), gguf, GpuLayers::Count(n)) {
+        Err(hob::Error::Unsupported(_)) if n > 0 && n < layers => None,
+        model => Some((n, model.unwrap_or_else(|e| panic!("{e}")))),
+    };
+    (0..=layers).filter_map(cut).collect()
+}
+
+#[test]
+fn a_model_in_two_parts_gives_what_the_cpu_gives() {
+    for name in names() {
+        let gguf = plain(name);
+        let cpu = on(Device::Cpu, &gguf);
+        let want = run(&*cpu, KvType::F32, 7);
+        let cuts = cuts(&gguf);
+        if name != "gemma3n" && name != "gemma4" {
+            assert_eq!(cuts.len(), cpu.config().layers + 1, "{name}: only layers that share keys must stay together");
+        }
+        for (n, model) in cuts {
+            assert_eq!(model.card(), cpu.card());
+            let found = run(&*model, KvType::F32, 7);
+            assert!(n > 0 || found == want, "{name}: without layers on the GPU it is the CPU that computes");
+            assert!(error(&found, &want) < 1e-9, "{name}, {n} layers on the GPU: error {:e}", error(&found, &want));
+        }
+    }
+}
+
+#[test]
+fn caches_in_two_parts_go_back_and_fork_and_know_their_neighbours() {
+    for name in ["llama", "gemma2", "deepseek4", "gemma3n", "qwen35", "falcon-h1", "mamba2"] {
+        let gguf = plain(name);
+        let all = run(&*on(Device::Cpu, &gguf), KvType::F32, TOKENS.len());
+        let vocab = all.len() / TOKENS.len();
+        for (n, model) in cuts(&gguf) {
+            let mut one = cache(&*model, KvType::F32);
+            feed(&*model, &mut one, &TOKENS[..10]);
+            let (checkpoint, mut fork) = (one.checkpoint().unwrap(), one.fork().unwrap());
+            // A step that is broken off changes nothing that the checkpoint does not bring back.
+            let stop = Canceller::new();
+            stop.cancel();
+            assert!(model.step(&entries(&TOKENS, 0, 10), &mut [&mut one], &stop, &mut Vec::new()).is_err());
+            assert_eq!(one.len(), 10);
+            feed(&*model, &mut one, &[1, 2, 3]);
+            one.restore(&checkpoint).unwrap();
+            // Both go on in one step.
+            let mut batch = entries(&TOKENS[10..], 0, 10);
+            batch.extend(entries(&TOKENS[10..15], 1, 10));
+            let mut logits = Vec::new();
+            model.step(&batch, &mut [&mut one, &mut fork], &Canceller::new(), &mut logits).unwrap();
+            let want = [&all[10 * vocab..], &all[10 * vocab..15 * vocab]].concat();
+            assert!(error(&logits, &want) < 1e-9, "{name}, {n} layers");
+            match one.truncate(12) {
+                Ok(()) => assert!(error(&feed(&*model, &mut one, &TOKENS[12..]), &all[12 * vocab..]) < 1e-9, "{name}, {n} layers: cut"),
+                Err(_) => assert!(one.only_copies() && one.len() == TOKENS.len(), "{name}, {n} layers"),
+            }
+            one.truncate(0).unwrap();
+            assert!(error(&feed(&*model, &mut one, &TOKENS), &all) < 1e-9, "{name}, {n} layers: anew");
+            assert!(one.bytes() > 0 && one.capacity() == 64);
+        }
+    }
+}
+
+#[test]
+fn layers_on_a_gpu_want_a_gpu() {
+    let gguf = plain("llama");
+    let found = with(Device::Cpu, &gguf, GpuLayers::Count(1)).err().unwrap().to_string();
+    assert!(found.contains("layers on a GPU") && found.contains("hob doctor"), "{found}");
+    let mut whole = cache(&*on(device(), &gguf), KvType::F32);
+    let halves = with(device(), &gguf, GpuLayers::Count(1)).unwrap();
+    let found = halves.step(&entries(&TOKENS, 0, 0), &mut [&mut whole], &Canceller::new(), &mut Vec::new()).unwrap_err().to_string();
+    assert!(found.contains("another back end"), "{found}");
 }

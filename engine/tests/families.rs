@@ -3,12 +3,12 @@
 
 mod synthetic;
 
-use hob::Device;
 use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{Cache, CacheOptions, KvType};
 use hob::config::Config;
 use hob::decoder::{LoadOptions, Run, load};
 use hob::family::{FAMILIES, Family, LACKING};
+use hob::{Device, GpuLayers};
 use synthetic::Header;
 
 const TOKENS: [u32; 23] = [3, 41, 7, 7, 0, 79, 12, 5, 66, 31, 2, 18, 44, 9, 71, 23, 50, 1, 37, 60, 15, 28, 77];
@@ -18,7 +18,7 @@ fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn options(threads: usize) -> LoadOptions {
-    LoadOptions { threads, context: Some(256), device: Device::Cpu }
+    LoadOptions { threads, context: Some(256), device: Device::Cpu, gpu_layers: GpuLayers::Auto }
 }
 
 fn cache(model: &dyn Run) -> Cache {

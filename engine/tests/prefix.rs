@@ -7,7 +7,7 @@ use hob::cache::{Cache, CacheOptions, KvType, Part, Saved};
 use hob::decoder::{LoadOptions, Run, load};
 use hob::family::FAMILIES;
 use hob::prefix::Folder;
-use hob::{Device, Model, ModelOptions, Sampler, Sampling, Session};
+use hob::{Device, GpuLayers, Model, ModelOptions, Sampler, Sampling, Session};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use synthetic::Header;
@@ -19,7 +19,8 @@ const FEW: [&str; 5] = ["llama", "gpt-oss", "deepseek4", "mamba2", "qwen35"];
 const KINDS: [&str; 10] = ["llama", "gpt-oss", "deepseek2", "deepseek4", "llama4", "mamba2", "qwen35", "falcon-h1", "lfm2", "kimi-linear"];
 
 fn decoder(family: &str) -> Box<dyn Run> {
-    load(&Header::read(family).build(), &LoadOptions { threads: 1, context: Some(256), device: Device::Cpu }).unwrap()
+    load(&Header::read(family).build(), &LoadOptions { threads: 1, context: Some(256), device: Device::Cpu, gpu_layers: GpuLayers::Auto })
+        .unwrap()
 }
 
 fn cache(model: &dyn Run, capacity: usize, batch: usize) -> Cache {

@@ -3,17 +3,21 @@
 
 mod synthetic;
 
-use hob::Device;
 use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{Cache, CacheOptions, KvType};
 use hob::decoder::{LoadOptions, Run, load};
+use hob::{Device, GpuLayers};
 use synthetic::Header;
 
 const TOKENS: usize = 400;
 
 /// A model whose every other layer looks through a window of 8.
 fn model() -> Box<dyn Run> {
-    load(&Header::read("gpt-oss").build(), &LoadOptions { threads: 2, context: Some(512), device: Device::Cpu }).unwrap()
+    load(
+        &Header::read("gpt-oss").build(),
+        &LoadOptions { threads: 2, context: Some(512), device: Device::Cpu, gpu_layers: GpuLayers::Auto },
+    )
+    .unwrap()
 }
 
 fn cache(model: &dyn Run, batch: usize) -> Cache {

@@ -232,6 +232,10 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn write(&self, _: &mut Step, values: &[f32], rows: usize, out: &mut Tensor) {
+        out.shape(rows, values.len() / rows).copy_from_slice(values);
+    }
+
     fn embed(&self, step: &mut Step, table: &Stored, scale: f32, out: &mut Tensor) {
         let row = table.bytes.len() / table.rows;
         let values = out.shape(step.ids.len(), table.cols);

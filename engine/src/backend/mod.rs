@@ -3,8 +3,8 @@
 //! A [`Backend`] offers some three dozen verbs, each a step of a transformer with a name in the literature: coarse enough to
 //! be one parallel region on a CPU and one kernel on a GPU. Tensors are `f32 [tokens, width]`; a verb writes into a tensor
 //! it is given, so buffers are made once and decoding allocates nothing. Token ids and positions ride in the back end's
-//! [`Step`](Backend::Step), filled once by [`begin`](Backend::begin); only [`read`](Backend::read) brings anything back. A verb
-//! cannot fail to its caller: what goes wrong on a device is kept in the step until [`end`](Backend::end).
+//! [`Step`](Backend::Step), filled once by [`begin`](Backend::begin); only [`read`](Backend::read) brings anything back, and
+//! [`write`](Backend::write) takes it up where a model goes on on another back end. A verb cannot fail to its caller: what goes wrong on a device is kept in the step until [`end`](Backend::end).
 
 #[cfg(feature = "candle")]
 pub mod candle;
@@ -215,6 +215,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Starts a step: ids, positions and the angles of every rope go where the verbs find them.
     fn begin(&self, step: &mut Self::Step, batch: &[Entry], ropes: &[Rope], stop: &Canceller);
+    /// Takes `rows` rows from the host, as [`read`](Backend::read) brought them there, from this back end or another.
+    fn write(&self, step: &mut Self::Step, values: &[f32], rows: usize, out: &mut Self::Tensor);
     /// `out[t] = scale · table[token of t]`.
     fn embed(&self, step: &mut Self::Step, table: &Self::Weight, scale: f32, out: &mut Self::Tensor);
     /// Normalises each row.

@@ -166,48 +166,70 @@ impl<B: Backend> fmt::Display for AltUp<B> {
     }
 }
 
-/// Where the strands come from, and where they go.
-pub struct Ends<B: Backend> {
-    count: usize,
-    width: usize,
-    /// `[(strands - 1) · width, width]`
-    begin: Linear<B>,
-    /// The same, of a strand each.
-    end: HeadWeights<B>,
+/// How many strands a model of this kind has.
+fn strands<B: Backend>(loader: &Loader<'_, B>) -> Result<Option<usize>> {
+    let Some(count) = loader.config.altup_strands else { return Ok(None) };
+    let most = hob_kernels::ops::STRANDS;
+    if (2..=most).contains(&count) {
+        return Ok(Some(count));
+    }
+    let fault = Fault::at(format!("{}.altup.num_inputs", loader.config.architecture));
+    Err(Error::Unsupported(fault.expected(format!("2 to {most} strands")).found(count)))
 }
 
-impl<B: Backend> Ends<B> {
-    /// Those of a model that has strands of this kind.
+/// Where the strands come from.
+pub struct Spread<B: Backend> {
+    count: usize,
+    /// `[(strands - 1) · width, width]`
+    others: Linear<B>,
+}
+
+impl<B: Backend> Spread<B> {
+    /// That of a model that has strands of this kind.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for more strands than there is code for; where a tensor is missing or does not fit.
-    pub fn load(loader: &Loader<'_, B>) -> Result<Option<Ends<B>>> {
-        let Some(count) = loader.config.altup_strands else { return Ok(None) };
-        let most = hob_kernels::ops::STRANDS;
-        if !(2..=most).contains(&count) {
-            let fault = Fault::at(format!("{}.altup.num_inputs", loader.config.architecture));
-            return Err(Error::Unsupported(fault.expected(format!("2 to {most} strands")).found(count)));
-        }
+    pub fn load(loader: &Loader<'_, B>) -> Result<Option<Spread<B>>> {
+        let Some(count) = strands(loader)? else { return Ok(None) };
         let width = loader.config.width;
         let weight = loader.stack("altup_proj.weight", count - 1, width, width)?;
-        let end = loader.by_head("altup_unembd_proj.weight", count - 1, width, width)?;
-        Ok(Some(Ends { count, width, begin: Linear { weight, bias: None }, end }))
+        Ok(Some(Spread { count, others: Linear { weight, bias: None } }))
     }
 
     /// `x` becomes all strands, of the first.
-    pub fn begin(&self, backend: &B, step: &mut B::Step, x: &mut B::Tensor, y: &mut B::Tensor, z: &mut B::Tensor) {
-        backend.linear(step, x, &mut [(&self.begin, y)]);
+    pub fn forward(&self, backend: &B, step: &mut B::Step, x: &mut B::Tensor, y: &mut B::Tensor, z: &mut B::Tensor) {
+        backend.linear(step, x, &mut [(&self.others, y)]);
         backend.rescale(step, y, x, self.count - 1);
         backend.join(step, x, y, 1, z);
         std::mem::swap(x, z);
     }
+}
+
+/// Where the strands go.
+pub struct Merge<B: Backend> {
+    count: usize,
+    width: usize,
+    /// `[(strands - 1) · width, width]`, a strand each.
+    others: HeadWeights<B>,
+}
+
+impl<B: Backend> Merge<B> {
+    /// That of a model that has strands of this kind.
+    ///
+    /// # Errors
+    /// As [`Spread::load`].
+    pub fn load(loader: &Loader<'_, B>) -> Result<Option<Merge<B>>> {
+        let Some(count) = strands(loader)? else { return Ok(None) };
+        let width = loader.config.width;
+        Ok(Some(Merge { count, width, others: loader.by_head("altup_unembd_proj.weight", count - 1, width, width)? }))
+    }
 
     /// `x` becomes the mean of the strands.
-    pub fn end(&self, backend: &B, work: &mut Work<B>, x: &mut B::Tensor) {
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, x: &mut B::Tensor) {
         let Work { step, altup: Held { result, laurel, .. }, h, .. } = work;
         let (count, width) = (self.count, self.width);
         backend.columns(step, x, width, (count - 1) * width, h);
-        backend.linear_by_head(step, h, &self.end, laurel);
+        backend.linear_by_head(step, h, &self.others, laurel);
         backend.columns(step, x, 0, width, result);
         backend.rescale(step, laurel, result, count - 1);
         for strand in 1..count {

@@ -1,10 +1,10 @@
 use super::*;
 use crate::cache::{CacheOptions, KvType};
 use crate::decoder::{LoadOptions, load};
-use crate::device::Device;
+use crate::device::{Device, GpuLayers};
 
 fn load_options() -> LoadOptions {
-    LoadOptions { threads: 1, context: Some(64), device: Device::Cpu }
+    LoadOptions { threads: 1, context: Some(64), device: Device::Cpu, gpu_layers: GpuLayers::Auto }
 }
 
 #[test]

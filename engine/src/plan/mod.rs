@@ -28,7 +28,7 @@ mod work;
 
 use crate::cache::{CacheOptions, KvType, StateSpec};
 use crate::decoder::{self, LoadOptions, Run};
-use crate::device::Device;
+use crate::device::{Device, GpuLayers};
 use crate::error::Result;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::{DEFAULT_CONTEXT, DEFAULT_MICRO_BATCH};
@@ -176,7 +176,8 @@ impl Plan {
     /// Where hob cannot run the model, as [`decoder::load`] tells.
     pub fn of(header: &Gguf, ask: &Ask) -> Result<Plan> {
         let hollow = header.hollow()?;
-        let run = decoder::load(&hollow, &LoadOptions { threads: 1, context: ask.context, device: Device::Cpu })?;
+        let run =
+            decoder::load(&hollow, &LoadOptions { threads: 1, context: ask.context, device: Device::Cpu, gpu_layers: GpuLayers::Auto })?;
         let config = run.config();
         let tied = header.tensor("output.weight").is_none();
         let mut parts: Vec<(Part, u64)> = Part::ALL.map(|part| (part, 0)).to_vec();

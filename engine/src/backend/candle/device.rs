@@ -2,6 +2,8 @@
 
 use super::CandleBackend;
 use super::weight;
+use crate::backend::cpu::CpuBackend;
+use crate::decoder::split::Split;
 use crate::decoder::{Decoder, LoadOptions, Run};
 use crate::device::{Device, Memory, not_built};
 use crate::error::{Error, Fault, Result};
@@ -60,10 +62,13 @@ pub(crate) fn kept(kind: TensorType) -> bool {
     kind.format().is_some_and(weight::known)
 }
 
-/// The model in a file on one of candle's devices.
-pub(crate) fn load(device: Device, gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>> {
+/// The model in a file on one of candle's devices; its layers before `cut` on the CPU.
+pub(crate) fn load(device: Device, gguf: &Gguf, options: &LoadOptions, cut: usize) -> Result<Box<dyn Run>> {
     let backend = CandleBackend::new(open(device)?);
-    Ok(Box::new(Decoder::load(gguf, backend, options.context)?))
+    Ok(match cut {
+        0 => Box::new(Decoder::load(gguf, backend, options.context)?),
+        _ => Box::new(Split::load(gguf, (CpuBackend::new(options.threads)?, backend), cut, options.context)?),
+    })
 }
 
 /// candle's handle. It is asked for a GPU only after the driver was: candle panics where there is none.

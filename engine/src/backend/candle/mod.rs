@@ -280,6 +280,13 @@ impl Backend for CandleBackend {
         step.attempt("begin", |step| self.start(step, batch, ropes));
     }
 
+    fn write(&self, step: &mut Step, values: &[f32], rows: usize, out: &mut Tensor) {
+        step.attempt("write", |_| {
+            out.put(Array::from_slice(values, (rows, values.len() / rows), &self.device)?);
+            Ok(())
+        });
+    }
+
     fn embed(&self, step: &mut Step, table: &Weight, scale: f32, out: &mut Tensor) {
         step.attempt("embed", |step| {
             let Some(ids) = &step.ids else { return Ok(()) };
