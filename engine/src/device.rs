@@ -199,7 +199,7 @@ fn auto(gguf: &Gguf, options: &LoadOptions, kv: [KvType; 2]) -> Result<Placed> {
             Err(why) => notice = Some(format!("the CPU computes: {why}")),
         }
     } else if options.gpu_layers != GpuLayers::Auto {
-        notice = Some(format!("the CPU computes: no GPU is in this build; {}", not_built("cuda or metal")));
+        notice = Some(format!("the CPU computes: no GPU's back end is {}", not_built("cuda or metal")));
     }
     if let Some(notice) = &notice {
         tracing::warn!("{notice}");

@@ -128,14 +128,14 @@ pub(super) fn attend_entries(
         let mut masks = mask(step, index, Seen::Window(attend.window), q.device())?;
         let made = 0..seen.end / pooled.pooling.ratio;
         entries[0].push(run, pooled.values.get()?, pooled.scores.get()?, pooled.pooling)?;
-        let mut open = mask(step, index, Seen::Entries(pooled.pooling.ratio), q.device())?;
         if let (Some(by), Some(own)) = (&pooled.index, entries.get_mut(1)) {
             own.push(run, by.values.get()?, by.scores.get()?, by.pooling)?;
-            if made.len() > by.most {
-                open = chosen(&rows(by.q.get()?)?, &rows(by.weights.get()?)?, by, &own.made.keys(&made)?, &open)?;
-            }
         }
         if !made.is_empty() {
+            let mut open = mask(step, index, Seen::Entries(pooled.pooling.ratio), q.device())?;
+            if let (Some(by), Some(own)) = (pooled.index.as_ref().filter(|by| made.len() > by.most), entries.get(1)) {
+                open = chosen(&rows(by.q.get()?)?, &rows(by.weights.get()?)?, by, &own.made.keys(&made)?, &open)?;
+            }
             keys = Array::cat(&[keys, entries[0].made.keys(&made)?], 1)?;
             masks = Array::cat(&[masks, open], 1)?;
         }
@@ -147,7 +147,7 @@ pub(super) fn attend_entries(
 /// `open` `[tokens, entries]` without the entries that an index does not choose: `by.most` have the greatest
 /// `Σ weight[h] · relu(q[h] · k)`.
 fn chosen(q: &Array, weights: &Array, by: &Indexed<'_, CandleBackend>, keys: &Array, open: &Array) -> Done<Array> {
-    let (tokens, _, entries) = (q.dim(0)?, by.heads, keys.dim(1)?);
+    let (tokens, entries) = (q.dim(0)?, keys.dim(1)?);
     let scores = q.reshape((tokens * by.heads, ()))?.matmul(&keys.squeeze(0)?.t()?)?.relu()?;
     let scores = weights.unsqueeze(1)?.contiguous()?.matmul(&scores.reshape((tokens, by.heads, entries))?)?.squeeze(1)?;
     let best = best(&(scores + open)?, by.most, SORTED)?;
