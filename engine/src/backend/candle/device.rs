@@ -39,7 +39,7 @@ pub(crate) fn cuda() -> Result<Vec<Gpu>, String> {
 }
 
 /// Apple's GPUs, or why there are none.
-#[cfg(feature = "metal")]
+#[cfg(all(feature = "metal", target_vendor = "apple"))]
 pub(crate) fn metal() -> Result<Vec<Gpu>, String> {
     let gpu = |device: candle_metal_kernels::metal::Device| {
         // Memory is the machine's own: what the system advises to stay within, less what this program has taken.
@@ -52,7 +52,7 @@ pub(crate) fn metal() -> Result<Vec<Gpu>, String> {
 }
 
 /// Apple's GPUs, or why there are none.
-#[cfg(not(feature = "metal"))]
+#[cfg(not(all(feature = "metal", target_vendor = "apple")))]
 pub(crate) fn metal() -> Result<Vec<Gpu>, String> {
     Err(if cfg!(target_os = "macos") { not_built("metal") } else { "only on a Mac".into() })
 }
