@@ -4,11 +4,11 @@
 #[allow(dead_code)] // some of it is for families.rs
 mod synthetic;
 
-use hob::Device;
 use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{CacheOptions, KvType};
 use hob::decoder::{LoadOptions, load};
 use hob::gguf::{Gguf, GgufWriter, TensorType};
+use hob::{Device, GpuLayers};
 use hob_kernels::Format;
 use hob_kernels::format::{dequantize, quantize};
 use synthetic::{Header, Line};
@@ -23,7 +23,8 @@ type Tensor = (String, Vec<u64>, String, Vec<u8>);
 
 /// Logits of every position, the first eight tokens at once and the others one by one.
 fn logits(gguf: &Gguf, device: Device) -> Vec<f32> {
-    let model = load(gguf, &LoadOptions { threads: 1, context: Some(256), device }).unwrap_or_else(|e| panic!("{device}: {e}"));
+    let model = load(gguf, &LoadOptions { threads: 1, context: Some(256), device, gpu_layers: GpuLayers::Auto })
+        .unwrap_or_else(|e| panic!("{device}: {e}"));
     let mut cache = model.cache(&CacheOptions { capacity: 64, k: KvType::F16, v: KvType::F16, batch: 64 }).unwrap();
     let (mut all, mut logits) = (Vec::new(), Vec::new());
     let (prompt, rest) = TOKENS.split_at(8);

@@ -41,7 +41,7 @@ fn steps() -> impl Iterator<Item = (&'static [u32], usize)> {
 
 /// hob's logits after each step.
 fn hob(file: &[u8]) -> Vec<f32> {
-    let options = LoadOptions { threads: 1, context: Some(256), device: hob::Device::Cpu };
+    let options = LoadOptions { threads: 1, context: Some(256), device: hob::Device::Cpu, gpu_layers: hob::GpuLayers::Auto };
     let model = load(&Gguf::from_vec(file.to_vec()).unwrap(), &options).unwrap_or_else(|e| panic!("{e}"));
     let mut cache = model.cache(&CacheOptions { capacity: 64, k: KvType::F32, v: KvType::F32, batch: 64 }).unwrap();
     let (mut all, mut logits) = (Vec::new(), Vec::new());
