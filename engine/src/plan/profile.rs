@@ -52,6 +52,8 @@ const INNER: usize = 768;
 const WIDTH: usize = 2048;
 /// Bytes of weights to read, more than any cache holds.
 const LARGE: usize = 192 << 20;
+/// Bytes of a matrix, as models of some billions of weights have them: by one token threads meet again after each.
+const MATRIX: usize = 6 << 20;
 /// How long measuring may take, unless once takes longer.
 const LONGEST: Duration = Duration::from_secs(10);
 /// After so long a machine that was busy is measured again.
@@ -325,7 +327,7 @@ fn best(mut f: impl FnMut()) -> f64 {
 fn products(cpu: Cpu<'_>, format: Format, bytes: &[u8]) -> Products {
     let row = format.row_bytes(COLS).unwrap_or(usize::MAX);
     let seconds = TOKENS.map(|tokens| {
-        // Few tokens read weights from memory, many compute on what is near.
+        // Few tokens read weights from memory, matrix by matrix; many compute on what is near.
         let rows = match tokens {
             1 => LARGE / row,
             2..=16 => LARGE / 8 / row,
@@ -333,10 +335,16 @@ fn products(cpu: Cpu<'_>, format: Format, bytes: &[u8]) -> Products {
             _ => 128 * cpu.threads().max(4),
         };
         let Some(weight) = bytes.get(..rows * row).and_then(|bytes| Matrix::new(format, rows, COLS, bytes)) else { return 0.0 };
+        let each = if tokens == 1 { (MATRIX / row).min(rows) } else { rows };
         let x: Vec<f32> = (0..tokens * COLS).map(|i| ((i * 7919) % 997) as f32 / 500.0 - 1.0).collect();
-        let (mut inputs, mut out) = (Inputs::new(), vec![0.0; tokens * rows]);
+        let (mut inputs, mut out) = (Inputs::new(), vec![0.0; tokens * each]);
         inputs.set(cpu, &x, COLS, [format].into_iter());
-        best(|| matmul(cpu, &inputs, &mut [Product { weight, out: &mut out }])) / (rows * COLS) as f64
+        let all = || {
+            for first in (0..=rows - each).step_by(each) {
+                matmul(cpu, &inputs, &mut [Product { weight: weight.slice(first..first + each), out: &mut out }]);
+            }
+        };
+        best(all) / (rows / each * each * COLS) as f64
     });
     Products { format: format.name().into(), bits: 8.0 * format.block_bytes() as f64 / format.block_len() as f64, seconds }
 }
