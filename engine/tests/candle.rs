@@ -3,6 +3,7 @@
 //! They sum in different orders, so results are close, not equal. `HOB_TEST_DEVICE=cuda` (or `metal`) runs the same on a GPU.
 #![cfg(feature = "candle")]
 
+mod error;
 #[allow(dead_code)] // some of it is for families.rs
 mod synthetic;
 
@@ -62,14 +63,6 @@ fn run(model: &dyn Run, kv: KvType, chunk: usize) -> Vec<f32> {
     TOKENS.chunks(chunk).flat_map(|part| feed(model, &mut cache, part)).collect()
 }
 
-/// Σ(x - y)² / Σ(y - mean)², over all rows.
-fn error(x: &[f32], y: &[f32]) -> f64 {
-    assert_eq!(x.len(), y.len());
-    let mean = y.iter().map(|y| f64::from(*y)).sum::<f64>() / y.len() as f64;
-    let sum = |f: &dyn Fn(f64, f64) -> f64| x.iter().zip(y).map(|(x, y)| f(f64::from(*x), f64::from(*y)).powi(2)).sum::<f64>();
-    sum(&|x, y| x - y) / sum(&|_, y| y - mean)
-}
-
 #[test]
 fn plain_weights_give_what_the_cpu_gives() {
     for name in names() {
@@ -78,7 +71,7 @@ fn plain_weights_give_what_the_cpu_gives() {
         let want = run(&*cpu, KvType::F32, TOKENS.len());
         for (kv, bound) in [(KvType::F32, 1e-9), (KvType::F16, 1e-5)] {
             for chunk in [TOKENS.len(), 5, 1] {
-                let error = error(&run(&*candle, kv, chunk), &want);
+                let error = error::relative(&run(&*candle, kv, chunk), &want);
                 assert!(error < bound, "{name}, {kv:?} cache, in chunks of {chunk}: error {error:e}");
             }
         }
@@ -92,7 +85,7 @@ fn quantized_weights_give_nearly_what_the_cpu_gives() {
         let [x, y] = [device(), Device::Cpu].map(|device| run(&*on(device, &gguf), KvType::F16, 7));
         // A quarter of the positions: in others a near tie between experts may have gone the other way.
         let rows = x.chunks(x.len() / TOKENS.len()).zip(y.chunks(y.len() / TOKENS.len()));
-        let mut errors: Vec<f64> = rows.map(|(x, y)| error(x, y)).collect();
+        let mut errors: Vec<f64> = rows.map(|(x, y)| error::relative(x, y)).collect();
         errors.sort_by(f64::total_cmp);
         assert!(errors[errors.len() / 4] < 1e-2, "{name}: errors {errors:?}");
     }
@@ -113,7 +106,7 @@ fn a_sequence_does_not_see_its_neighbours_and_rows_come_back_as_asked() {
         model.step(&batch, &mut [&mut first, &mut second], &Canceller::new(), &mut logits).unwrap();
         let vocab = all.len() / TOKENS.len();
         let want = [&all[4 * vocab..5 * vocab], &all[8 * vocab..9 * vocab]].concat();
-        assert!(error(&logits, &want) < 1e-9, "{name}");
+        assert!(error::relative(&logits, &want) < 1e-9, "{name}");
     }
 }
 
@@ -128,9 +121,9 @@ fn a_cache_goes_back_and_forks() {
         let checkpoint = one.checkpoint().unwrap();
         let mut fork = one.fork().unwrap();
         feed(&*model, &mut one, &[1, 2, 3]);
-        assert!(error(&feed(&*model, &mut fork, &TOKENS[10..]), &all[10 * vocab..]) < 1e-9, "{name}: fork");
+        assert!(error::relative(&feed(&*model, &mut fork, &TOKENS[10..]), &all[10 * vocab..]) < 1e-9, "{name}: fork");
         one.restore(&checkpoint).unwrap();
-        assert!(error(&feed(&*model, &mut one, &TOKENS[10..]), &all[10 * vocab..]) < 1e-9, "{name}: back");
+        assert!(error::relative(&feed(&*model, &mut one, &TOKENS[10..]), &all[10 * vocab..]) < 1e-9, "{name}: back");
     }
 }
 
@@ -175,17 +168,17 @@ fn lets_go(gguf: &Gguf) {
         let second: Vec<f32> = tokens[118..].chunks(3).flat_map(|part| feed(&*model, &mut cache, part)).collect();
         cache.restore(&checkpoint).unwrap();
         let again: Vec<f32> = tokens[118..].chunks(5).flat_map(|part| feed(&*model, &mut cache, part)).collect();
-        assert!(error(&again, &second) < 1e-9);
+        assert!(error::relative(&again, &second) < 1e-9);
         if device != Device::Cpu {
             // The CPU's caches let go of 64 positions at a time.
             assert!(cache.truncate(2).unwrap_err().to_string().contains("let go"));
         }
         cache.truncate(0).unwrap();
         let anew = feed(&*model, &mut cache, &tokens[..5]);
-        assert!(error(&anew, &first[..anew.len()]) < 1e-9);
+        assert!(error::relative(&anew, &first[..anew.len()]) < 1e-9);
         [first, second].concat()
     };
-    assert!(error(&go(device()), &go(Device::Cpu)) < 1e-9);
+    assert!(error::relative(&go(device()), &go(Device::Cpu)) < 1e-9);
 }
 
 /// The model with each number of its last layers on the device, as far as it can be cut so.
@@ -212,7 +205,7 @@ fn a_model_in_two_parts_gives_what_the_cpu_gives() {
             assert_eq!(model.card(), cpu.card());
             let found = run(&*model, KvType::F32, 7);
             assert!(n > 0 || found == want, "{name}: without layers on the GPU it is the CPU that computes");
-            assert!(error(&found, &want) < 1e-9, "{name}, {n} layers on the GPU: error {:e}", error(&found, &want));
+            assert!(error::relative(&found, &want) < 1e-9, "{name}, {n} layers on the GPU: error {:e}", error::relative(&found, &want));
         }
     }
 }
@@ -240,13 +233,15 @@ fn caches_in_two_parts_go_back_and_fork_and_know_their_neighbours() {
             let mut logits = Vec::new();
             model.step(&batch, &mut [&mut one, &mut fork], &Canceller::new(), &mut logits).unwrap();
             let want = [&all[10 * vocab..], &all[10 * vocab..15 * vocab]].concat();
-            assert!(error(&logits, &want) < 1e-9, "{name}, {n} layers");
+            assert!(error::relative(&logits, &want) < 1e-9, "{name}, {n} layers");
             match one.truncate(12) {
-                Ok(()) => assert!(error(&feed(&*model, &mut one, &TOKENS[12..]), &all[12 * vocab..]) < 1e-9, "{name}, {n} layers: cut"),
+                Ok(()) => {
+                    assert!(error::relative(&feed(&*model, &mut one, &TOKENS[12..]), &all[12 * vocab..]) < 1e-9, "{name}, {n} layers: cut")
+                }
                 Err(_) => assert!(one.only_copies() && one.len() == TOKENS.len(), "{name}, {n} layers"),
             }
             one.truncate(0).unwrap();
-            assert!(error(&feed(&*model, &mut one, &TOKENS), &all) < 1e-9, "{name}, {n} layers: anew");
+            assert!(error::relative(&feed(&*model, &mut one, &TOKENS), &all) < 1e-9, "{name}, {n} layers: anew");
             assert!(one.bytes() > 0 && one.capacity() == 64);
         }
     }

@@ -17,6 +17,8 @@
 //! - `deepseek2` with groups of experts: picks groups by the numbers of the best experts, not by those of the best groups.
 //! - `gemma4`: scales the scores of queries and keys that are normed, by 1/√channels; transformers does not. In no row.
 
+#[path = "../../../engine/tests/error/mod.rs"]
+mod error;
 #[path = "../../../engine/tests/synthetic/mod.rs"]
 #[allow(dead_code)] // some of it is for the families' own tests
 mod synthetic;
@@ -66,20 +68,12 @@ fn candle(row: &table::Row, file: &[u8]) -> candle_core::Result<Vec<f32>> {
     Ok(all)
 }
 
-/// Σ(x - y)² / Σ(y - mean)².
-fn error(x: &[f32], y: &[f32]) -> f64 {
-    assert_eq!(x.len(), y.len());
-    let mean = y.iter().map(|y| f64::from(*y)).sum::<f64>() / y.len() as f64;
-    let sum = |f: &dyn Fn(f64, f64) -> f64| x.iter().zip(y).map(|(x, y)| f(f64::from(*x), f64::from(*y)).powi(2)).sum::<f64>();
-    sum(&|x, y| x - y) / sum(&|_, y| y - mean)
-}
-
 #[test]
 fn families_compute_what_candle_transformers_computes() {
     let mut wrong = Vec::new();
     for row in table::ROWS {
         let file = (row.change)(synthetic::Header::read(row.header).plain()).bytes();
-        let error = candle(row, &file).map(|theirs| error(&hob(&file), &theirs));
+        let error = candle(row, &file).map(|theirs| error::relative(&hob(&file), &theirs));
         println!("{:<12} {error:?}", row.name);
         if !error.as_ref().is_ok_and(|error| *error <= row.bound) {
             wrong.push(format!("{}: {error:?}", row.name));
