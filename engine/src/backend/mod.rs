@@ -4,7 +4,8 @@
 //! be one parallel region on a CPU and one kernel on a GPU. Tensors are `f32 [tokens, width]`; a verb writes into a tensor
 //! it is given, so buffers are made once and decoding allocates nothing. Token ids and positions ride in the back end's
 //! [`Step`](Backend::Step), filled once by [`begin`](Backend::begin); only [`read`](Backend::read) brings anything back, and
-//! [`write`](Backend::write) takes it up where a model goes on on another back end. A verb cannot fail to its caller: what goes wrong on a device is kept in the step until [`end`](Backend::end).
+//! [`write`](Backend::write) takes it up where a model goes on on another back end. A verb cannot fail to its caller: what goes wrong
+//! on a device is kept in the step until [`end`](Backend::end).
 
 #[cfg(feature = "candle")]
 pub mod candle;

@@ -14,9 +14,9 @@
 //!
 //! Ideas: llama.cpp's AVX2 dot products (codes in the file's order, scales shuffled out of one vector). Tried and dropped, on
 //! Zen 4 (`benches/record`): headers of eight blocks ahead (twice as slow from memory), touching the next page, prefetching
-//! into the first cache, tiles of four rows; Q5_0 and MXFP4 here (no faster than in lanes of rows; MXFP4 as [`flat`] does it now, a tenth
-//! slower); asking for the first three pages of every work item (no faster); items of a quarter of the size, since threads have shares (a tenth
-//! slower).
+//! into the first cache, tiles of four rows; Q5_0 and MXFP4 here (no faster than in lanes of rows; MXFP4 as [`flat`] goes about it,
+//! a tenth slower); asking for the first three pages of every work item (no faster); items of a quarter of the size, since threads
+//! have shares (a tenth slower).
 #![allow(unsafe_code)]
 
 mod flat;
