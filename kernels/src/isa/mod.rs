@@ -291,12 +291,15 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
 
     /// Whether [`Isa::Acc`] has only 16 bits, so that it must be emptied before it overflows.
     const NARROW: bool;
-    /// What [`Isa::signed_codes`] adds to signed bytes, to be taken off again as so many times the sum of activations.
-    const SIGNED_BIAS: i32;
+    /// How products take signed bytes of weights.
+    const SIGNED: SignedBytes;
     /// No dot products yet.
     fn acc_zero(self) -> Self::Acc;
+    /// The same for codes that are `bias` too large: `-bias · Σ x`. What 16 bits cannot hold on the way cancels out, if the end is
+    /// within them.
+    fn acc_biased(self, bias: i32, less: Less) -> Self::Acc;
     /// `acc + Σ w·x` over the four bytes of each lane; w is unsigned, at most 63 where it is narrow and at most 127
-    /// otherwise; x signed, at least -127.
+    /// otherwise (signed or up to 255 where [`Isa::SIGNED`] says so); x signed, at least -127.
     fn dot(self, acc: Self::Acc, w: Self::I, x: Self::I) -> Self::Acc;
     /// `sum + acc · scale`; `scale` comes from [`Isa::scale`].
     fn acc_scaled(self, sum: Self::I, acc: Self::Acc, scale: Self::I) -> Self::I;
@@ -304,16 +307,14 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn acc_sum(self, sum: Self::I, acc: Self::Acc) -> Self::I;
     /// Makes small i32 (16 bits) ready for [`Isa::acc_scaled`].
     fn scale(self, v: Self::I) -> Self::I;
-    /// Makes signed bytes ready for [`Isa::dot_signed`].
-    fn signed_codes(self, w: Self::I) -> Self::I;
-    /// As [`Isa::dot`], w from [`Isa::signed_codes`] (and then [`Isa::SIGNED_BIAS`] too large). Where it is narrow, `acc` must be empty.
-    fn dot_signed(self, acc: Self::Acc, w: Self::I, x: Self::I) -> Self::Acc;
     /// `sum + w₀·x₀ + w₁·x₁` over the two signed 16-bit halves of each lane.
     fn dot_pairs(self, sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
     /// The even (0, 2) signed bytes of each lane as two 16-bit halves.
     fn even_bytes(self, v: Self::I) -> Self::I;
     /// The odd (1, 3) signed bytes of each lane as two 16-bit halves.
     fn odd_bytes(self, v: Self::I) -> Self::I;
+    /// The low 16 bits of the product of both halves of each lane.
+    fn mul_pairs(self, a: Self::I, b: Self::I) -> Self::I;
 
     /// Lifts the register tile that suits this instruction set and many tokens into constants.
     fn with_tile<T: Tiled>(self, tiled: T);
@@ -322,6 +323,40 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn with_narrow_tile<T: Tiled>(self, tiled: T) {
         tiled.run::<Self, 1, 4, 8>(self);
     }
+}
+
+/// Σ x times `-unit`: in the low half the sum of activations 0 and 1 of every four, in the high half that of 2 and 3. `unit` is a
+/// constant and a power of two, as are the biases; where [`Isa::NARROW`], none is larger.
+#[derive(Clone, Copy)]
+pub(crate) struct Less {
+    pub(crate) unit: i32,
+    pub(crate) halves: i32,
+}
+
+impl Less {
+    /// Both halves, for a bias.
+    #[inline(always)]
+    fn total(self, bias: i32) -> i32 {
+        (i32::from(self.halves as i16) + (self.halves >> 16)) * bias / self.unit
+    }
+
+    /// What makes `-bias · Σ x` of the halves: a factor, then a shift to the right.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    fn steps(self, bias: i32) -> (i16, i32) {
+        ((bias / self.unit).max(1) as i16, (self.unit / bias).max(1).ilog2() as i32)
+    }
+}
+
+/// How an instruction set multiplies bytes of weights that are signed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SignedBytes {
+    /// [`Isa::dot`] takes them as they are.
+    Direct,
+    /// [`Isa::dot`] takes them 128 too large.
+    Biased,
+    /// Widened, by [`Isa::dot_pairs`]: pairs of their products with activations fill 16 bits, so that none can be added to another.
+    Widened,
 }
 
 /// A computation whose register tile is the instruction set's own; see [`Isa::with_tile`].
@@ -376,6 +411,24 @@ impl<I: Isa> Sum16<I> {
             1 => isa.reduce_add(p[0]),
             2 => isa.reduce_add(isa.add(p[0], p[1])),
             _ => isa.reduce_add(isa.add(isa.add(p[0], p[2]), isa.add(p[1], p[3]))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Less;
+
+    /// Both ways to a bias agree, for the biases and units there are.
+    #[test]
+    fn less() {
+        for (unit, low, high) in [(32, 1016, -1016), (32, -1016, -1016), (32, 3, 4), (16, 2032, 2032), (16, -2032, 7)] {
+            let less = Less { unit, halves: (-unit * low & 0xffff) | (-unit * high) << 16 };
+            for bias in [4, 8, 16, 32, 128] {
+                let (factor, shift) = less.steps(bias);
+                let sum = -unit * low * i32::from(factor) + -unit * high * i32::from(factor);
+                assert_eq!((less.total(bias), sum >> shift), (-bias * (low + high), -bias * (low + high)), "{unit} {bias} {low} {high}");
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Half-precision conversions, `sdot` and prefetching are written in assembly: their intrinsics are not stable yet.
 #![allow(unsafe_code)]
 
-use super::{Block, Isa, Op, Outlined, Tiled};
+use super::{Block, Isa, Less, Op, Outlined, SignedBytes, Tiled};
 use std::arch::aarch64::*;
 use std::arch::asm;
 use std::marker::PhantomData;
@@ -357,14 +357,18 @@ impl<D: Dot> Isa for Neon<D> {
     }
 
     const NARROW: bool = false;
-    const SIGNED_BIAS: i32 = 0;
+    const SIGNED: SignedBytes = SignedBytes::Direct;
     #[inline(always)]
     fn acc_zero(self) -> int32x4_t {
         unsafe { vdupq_n_s32(0) }
     }
     #[inline(always)]
+    fn acc_biased(self, bias: i32, less: Less) -> int32x4_t {
+        unsafe { vdupq_n_s32(less.total(bias)) }
+    }
+    #[inline(always)]
     fn dot(self, acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
-        unsafe { D::dot(acc, w, x) } // codes are at most 127
+        unsafe { D::dot(acc, w, x) }
     }
     #[inline(always)]
     fn acc_scaled(self, sum: int32x4_t, acc: int32x4_t, scale: int32x4_t) -> int32x4_t {
@@ -377,14 +381,6 @@ impl<D: Dot> Isa for Neon<D> {
     #[inline(always)]
     fn scale(self, v: int32x4_t) -> int32x4_t {
         v
-    }
-    #[inline(always)]
-    fn signed_codes(self, w: int32x4_t) -> int32x4_t {
-        w
-    }
-    #[inline(always)]
-    fn dot_signed(self, sum: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
-        unsafe { D::dot(sum, w, x) }
     }
     #[inline(always)]
     fn dot_pairs(self, sum: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
@@ -401,6 +397,10 @@ impl<D: Dot> Isa for Neon<D> {
     #[inline(always)]
     fn odd_bytes(self, v: int32x4_t) -> int32x4_t {
         unsafe { vreinterpretq_s32_s16(vshrq_n_s16::<8>(vreinterpretq_s16_s32(v))) }
+    }
+    #[inline(always)]
+    fn mul_pairs(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vreinterpretq_s32_s16(vmulq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b))) }
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! No vector instructions at all: eight lanes as arrays. The level that every other one must equal; what would be large is
 //! not inlined, as nobody waits for it but compilers.
 
-use super::{Block, Isa, Outlined, Tiled};
+use super::{Block, Isa, Less, Outlined, SignedBytes, Tiled};
 use half::{bf16, f16};
 use std::array::from_fn;
 
@@ -214,14 +214,22 @@ impl Isa for Scalar {
     }
 
     const NARROW: bool = false;
-    const SIGNED_BIAS: i32 = 0;
+    const SIGNED: SignedBytes = SignedBytes::Direct;
     #[inline(always)]
     fn acc_zero(self) -> I {
         [0; 8]
     }
     #[inline(always)]
-    fn dot(self, acc: I, w: I, x: I) -> I {
-        self.dot_signed(acc, w, x) // codes are at most 127
+    fn acc_biased(self, bias: i32, less: Less) -> I {
+        [less.total(bias); 8]
+    }
+    #[inline(never)]
+    fn dot(self, sum: I, w: I, x: I) -> I {
+        from_fn(|i| {
+            let (w, x) = (bytes(w[i]), bytes(x[i]));
+            let product = |b: usize| i32::from(w[b] as i8) * i32::from(x[b] as i8);
+            sum[i] + product(0) + product(1) + product(2) + product(3)
+        })
     }
     #[inline(always)]
     fn acc_scaled(self, sum: I, acc: I, scale: I) -> I {
@@ -234,18 +242,6 @@ impl Isa for Scalar {
     #[inline(always)]
     fn scale(self, v: I) -> I {
         v
-    }
-    #[inline(always)]
-    fn signed_codes(self, w: I) -> I {
-        w
-    }
-    #[inline(never)]
-    fn dot_signed(self, sum: I, w: I, x: I) -> I {
-        from_fn(|i| {
-            let (w, x) = (bytes(w[i]), bytes(x[i]));
-            let product = |b: usize| i32::from(w[b] as i8) * i32::from(x[b] as i8);
-            sum[i] + product(0) + product(1) + product(2) + product(3)
-        })
     }
     #[inline(always)]
     fn dot_pairs(self, sum: I, w: I, x: I) -> I {
@@ -261,6 +257,13 @@ impl Isa for Scalar {
     #[inline(always)]
     fn odd_bytes(self, v: I) -> I {
         self.even_bytes(v.map(|v| v >> 8))
+    }
+    #[inline(always)]
+    fn mul_pairs(self, a: I, b: I) -> I {
+        from_fn(|i| {
+            let (a, b) = (halves(a[i]), halves(b[i]));
+            (a[0] * b[0] & 0xffff) | (a[1] * b[1] << 16)
+        })
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! 256-bit x86: AVX2 with FMA and F16C, and the same with AVX-VNNI's byte dot product.
 #![allow(unsafe_code)]
 
-use super::{Block, Isa, Op, Outlined, Tiled};
+use super::{Block, Isa, Less, Op, Outlined, SignedBytes, Tiled};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -36,14 +36,13 @@ fn outline_avxvnni<O: Outlined<Ymm<Vnni>>>(op: O) {
 /// How four byte products are added up. An implementation may be called only where its instructions exist.
 pub(crate) trait Dot: Copy + Send + Sync + 'static {
     const NARROW: bool;
-    const SIGNED_BIAS: i32;
+    const SIGNED: SignedBytes;
     unsafe fn outline<O: Outlined<Ymm<Self>>>(op: O);
+    unsafe fn acc_biased(bias: i32, less: Less) -> __m256i;
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
     unsafe fn acc_scaled(sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i;
     unsafe fn acc_sum(sum: __m256i, acc: __m256i) -> __m256i;
     unsafe fn scale(v: __m256i) -> __m256i;
-    unsafe fn signed_codes(w: __m256i) -> __m256i;
-    unsafe fn dot_signed(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
 }
 
 /// `vpmaddubsw`: pairs of products in 16 bits, so the accumulator is emptied before it can overflow.
@@ -53,10 +52,15 @@ pub(crate) struct Maddubs;
 // SAFETY (all of it): the trait's contract, AVX2 is here.
 impl Dot for Maddubs {
     const NARROW: bool = true;
-    const SIGNED_BIAS: i32 = 0;
+    const SIGNED: SignedBytes = SignedBytes::Widened;
     #[inline(always)]
     unsafe fn outline<O: Outlined<Ymm<Self>>>(op: O) {
         unsafe { outline_avx2(op) }
+    }
+    #[inline(always)]
+    unsafe fn acc_biased(bias: i32, less: Less) -> __m256i {
+        let (_, shift) = less.steps(bias);
+        unsafe { _mm256_sra_epi16(_mm256_set1_epi32(less.halves), _mm_cvtsi32_si128(shift)) }
     }
     #[inline(always)]
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
@@ -75,15 +79,6 @@ impl Dot for Maddubs {
     unsafe fn scale(v: __m256i) -> __m256i {
         unsafe { _mm256_blend_epi16::<0xaa>(v, _mm256_slli_epi32::<16>(v)) }
     }
-    #[inline(always)]
-    unsafe fn signed_codes(w: __m256i) -> __m256i {
-        w
-    }
-    /// |w| · (x with w's sign): 2 · 128 · 127 fits in 16 bits.
-    #[inline(always)]
-    unsafe fn dot_signed(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi16(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))) }
-    }
 }
 
 /// `vpdpbusd`: four products added up in 32 bits.
@@ -93,10 +88,18 @@ pub(crate) struct Vnni;
 // SAFETY (all of it): the trait's contract, AVX2 and AVX-VNNI are here.
 impl Dot for Vnni {
     const NARROW: bool = false;
-    const SIGNED_BIAS: i32 = 128;
+    const SIGNED: SignedBytes = SignedBytes::Biased;
     #[inline(always)]
     unsafe fn outline<O: Outlined<Ymm<Self>>>(op: O) {
         unsafe { outline_avxvnni(op) }
+    }
+    #[inline(always)]
+    unsafe fn acc_biased(bias: i32, less: Less) -> __m256i {
+        let (factor, shift) = less.steps(bias);
+        unsafe {
+            let sum = _mm256_madd_epi16(_mm256_set1_epi32(less.halves), _mm256_set1_epi16(factor));
+            _mm256_sra_epi32(sum, _mm_cvtsi32_si128(shift))
+        }
     }
     #[inline(always)]
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
@@ -113,14 +116,6 @@ impl Dot for Vnni {
     #[inline(always)]
     unsafe fn scale(v: __m256i) -> __m256i {
         v
-    }
-    #[inline(always)]
-    unsafe fn signed_codes(w: __m256i) -> __m256i {
-        unsafe { _mm256_xor_si256(w, _mm256_set1_epi8(-128)) }
-    }
-    #[inline(always)]
-    unsafe fn dot_signed(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        unsafe { _mm256_dpbusd_avx_epi32(acc, w, x) }
     }
 }
 
@@ -370,10 +365,14 @@ impl<D: Dot> Isa for Ymm<D> {
     }
 
     const NARROW: bool = D::NARROW;
-    const SIGNED_BIAS: i32 = D::SIGNED_BIAS;
+    const SIGNED: SignedBytes = D::SIGNED;
     #[inline(always)]
     fn acc_zero(self) -> __m256i {
         unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    fn acc_biased(self, bias: i32, less: Less) -> __m256i {
+        unsafe { D::acc_biased(bias, less) }
     }
     #[inline(always)]
     fn dot(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
@@ -392,14 +391,6 @@ impl<D: Dot> Isa for Ymm<D> {
         unsafe { D::scale(v) }
     }
     #[inline(always)]
-    fn signed_codes(self, w: __m256i) -> __m256i {
-        unsafe { D::signed_codes(w) }
-    }
-    #[inline(always)]
-    fn dot_signed(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        unsafe { D::dot_signed(acc, w, x) }
-    }
-    #[inline(always)]
     fn dot_pairs(self, sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
         unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(w, x)) }
     }
@@ -410,6 +401,10 @@ impl<D: Dot> Isa for Ymm<D> {
     #[inline(always)]
     fn odd_bytes(self, v: __m256i) -> __m256i {
         unsafe { _mm256_srai_epi16::<8>(v) }
+    }
+    #[inline(always)]
+    fn mul_pairs(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_mullo_epi16(a, b) }
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! 512-bit x86: AVX-512 F, BW, DQ, VL, VBMI and VNNI.
 #![allow(unsafe_code)]
 
-use super::{Block, Isa, Op, Outlined, Tiled};
+use super::{Block, Isa, Less, Op, Outlined, SignedBytes, Tiled};
 use std::arch::x86_64::*;
 
 /// The token: all of the above is here, and AVX2, FMA and F16C.
@@ -262,10 +262,18 @@ impl Isa for Zmm {
     }
 
     const NARROW: bool = false;
-    const SIGNED_BIAS: i32 = 128;
+    const SIGNED: SignedBytes = SignedBytes::Biased;
     #[inline(always)]
     fn acc_zero(self) -> __m512i {
         unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    fn acc_biased(self, bias: i32, less: Less) -> __m512i {
+        let (factor, shift) = less.steps(bias);
+        unsafe {
+            let sum = _mm512_madd_epi16(_mm512_set1_epi32(less.halves), _mm512_set1_epi16(factor));
+            _mm512_sra_epi32(sum, _mm_cvtsi32_si128(shift))
+        }
     }
     #[inline(always)]
     fn dot(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
@@ -284,14 +292,6 @@ impl Isa for Zmm {
         v
     }
     #[inline(always)]
-    fn signed_codes(self, w: __m512i) -> __m512i {
-        unsafe { _mm512_xor_si512(w, _mm512_set1_epi8(-128)) }
-    }
-    #[inline(always)]
-    fn dot_signed(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
-        unsafe { _mm512_dpbusd_epi32(acc, w, x) }
-    }
-    #[inline(always)]
     fn dot_pairs(self, sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
         unsafe { _mm512_dpwssd_epi32(sum, w, x) }
     }
@@ -302,6 +302,10 @@ impl Isa for Zmm {
     #[inline(always)]
     fn odd_bytes(self, v: __m512i) -> __m512i {
         unsafe { _mm512_srai_epi16::<8>(v) }
+    }
+    #[inline(always)]
+    fn mul_pairs(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_mullo_epi16(a, b) }
     }
 
     #[inline(always)]

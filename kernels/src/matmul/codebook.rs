@@ -8,8 +8,8 @@
 
 #![allow(non_camel_case_types)] // ggml's names
 
-use super::formats::{set_looked_up, set_pairs, set_scales, signed_bytes};
-use super::quantized::{K, KFormat, Panel, Quant, Second};
+use super::formats::{look_up, set_scales, signed_bytes};
+use super::quantized::{K, KCodes, KFormat, Panel, Quant, Widened, set_scaled};
 use super::{Inputs, Wide};
 use crate::Format;
 use crate::format::Block;
@@ -22,8 +22,8 @@ pub(super) type IQ4_XS = K<IQ4XSBlock>;
 impl KFormat for IQ4XSBlock {
     type Like = IQ4XSBlock;
     const GROUP: usize = 16;
-    const FLUSH: usize = 1;
-    const SECOND: Second = Second::Signed;
+    const FLUSH: usize = 4; // where such codes have 16 bits at all
+    const CODES: KCodes = KCodes::Signed;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, panel: &mut Panel<I>) {
@@ -31,23 +31,14 @@ impl KFormat for IQ4XSBlock {
         let header = isa.load_words(block, 0);
         panel.d[0] = isa.low_f16(header);
         let (mut low, mut high) = (isa.load_words(block, 4), isa.shr::<12>(header));
-        let mut before = isa.splat_i(0);
         for g in 0..8 {
-            set_looked_up(isa, panel, g, isa.load_rows(block, 8 + 16 * g), &NONLINEAR);
             let six = isa.or(isa.and(low, isa.splat_i(15)), isa.and(high, isa.splat_i(0x30)));
             let scale = isa.sub_i(six, isa.splat_i(32));
             (low, high) = (isa.shr::<4>(low), isa.shr::<2>(high));
             (panel.scales[2 * g], panel.scales[2 * g + 1]) = (isa.scale(scale), isa.scale(scale));
-            // As `even_bytes` and `odd_bytes` would deliver them; both halves of 32 have the same scale.
-            if g % 2 == 0 {
-                before = isa.and(scale, isa.splat_i(0xffff));
-            } else {
-                let pair = isa.or(before, isa.shl::<16>(scale));
-                (panel.pairs[g - 1], panel.pairs[g]) = (pair, pair);
+            for (k, codes) in look_up(isa, isa.load_rows(block, 8 + 16 * g), &NONLINEAR).into_iter().enumerate() {
+                set_scaled(isa, panel, 8 * g + k, codes);
             }
-        }
-        for code in &mut panel.codes {
-            *code = isa.signed_codes(*code);
         }
     }
 }
@@ -75,23 +66,29 @@ impl Quant for RowByRow {
             unpack_row(format, rows.lane(lane, group * bytes, bytes), &mut unpacked[lane]);
         }
         let block = Rows::each(unpacked.as_flattened(), UNPACKED, 0, I::LANES, 0).block::<UNPACKED>(0);
-        for part in 0..16 {
-            let v = isa.load_rows(block, 16 * part);
-            for g in 0..4 {
-                panel.codes[4 * part + g] = isa.signed_codes(v[g]);
-            }
-        }
         let scales = isa.load_rows(block, 256);
         for g in 0..4 {
             set_scales(isa, panel, g, signed_bytes(isa, scales[g]));
-            set_pairs(isa, panel, g, scales[g]);
+        }
+        for part in 0..16 {
+            let v = isa.load_rows(block, 16 * part);
+            for g in 0..4 {
+                set_scaled(isa, panel, 4 * part + g, v[g]);
+            }
         }
         panel.d[0] = isa.from_bits(isa.load_words(block, 272));
     }
 
     #[inline(always)]
-    fn micro<I: Isa, const R: usize, const C: usize>(isa: I, panels: &[Panel<I>; R], x: [&Wide; C], cols: usize, acc: &mut [[I::F; R]; C]) {
-        IQ4_XS::micro(isa, panels, x, cols, acc);
+    fn micro<I: Isa, const R: usize, const C: usize>(
+        isa: I,
+        panels: &[Panel<I>; R],
+        x: [&Wide; C],
+        cols: usize,
+        widened: &mut [Widened; C],
+        acc: &mut [[I::F; R]; C],
+    ) {
+        IQ4_XS::micro(isa, panels, x, cols, widened, acc);
     }
 }
 

@@ -5,7 +5,7 @@
 
 #![allow(non_camel_case_types)] // ggml's names
 
-use super::quantized::{Blocks32, Codes, FlatFormat, K, KFormat, Panel, Second};
+use super::quantized::{Blocks32, Codes, FlatFormat, K, KCodes, KFormat, Panel, set_signed};
 use crate::format::table::{E2M1, NONLINEAR};
 use crate::isa::{Isa, Rows};
 
@@ -66,7 +66,7 @@ impl KFormat for Q4KBlock {
     type Like = Q4KBlock;
     const GROUP: usize = 32;
     const FLUSH: usize = 8; // 2 · 15 · 127 · 8 = 30480
-    const SECOND: Second = Second::Mins32;
+    const CODES: KCodes = KCodes::Mins32;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, panel: &mut Panel<I>) {
@@ -91,7 +91,7 @@ impl KFormat for Q5KBlock {
     type Like = Q5KBlock;
     const GROUP: usize = 32;
     const FLUSH: usize = 4; // 2 · 31 · 127 · 4 = 31496
-    const SECOND: Second = Second::Mins32;
+    const CODES: KCodes = KCodes::Mins32;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, panel: &mut Panel<I>) {
@@ -126,8 +126,8 @@ pub(super) type Q6_K = K<Q6KBlock>;
 impl KFormat for Q6KBlock {
     type Like = Q6KBlock;
     const GROUP: usize = 16;
-    const FLUSH: usize = 2; // 2 · 63 · 127 · 2 = 32004
-    const SECOND: Second = Second::Bias32;
+    const FLUSH: usize = 4; // 2 · 32 · 127 · 4 = 32512
+    const CODES: KCodes = KCodes::Biased(32);
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, panel: &mut Panel<I>) {
@@ -152,7 +152,6 @@ impl KFormat for Q6KBlock {
         let scales = isa.load_rows(block, 192);
         for g in 0..4 {
             set_scales(isa, panel, g, signed_bytes(isa, scales[g]));
-            set_pairs(isa, panel, g, scales[g]);
         }
         panel.d[0] = isa.low_f16(isa.shr::<16>(isa.load_words(block, 206)));
     }
@@ -165,7 +164,7 @@ impl KFormat for Q2KBlock {
     type Like = Q2KBlock;
     const GROUP: usize = 16;
     const FLUSH: usize = 4; // 2 · 3 · 127 · 4 = 3048
-    const SECOND: Second = Second::Mins16;
+    const CODES: KCodes = KCodes::Mins16;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, panel: &mut Panel<I>) {
@@ -219,8 +218,8 @@ fn scales_q3<I: Isa>(isa: I, a: I::I, b: I::I, c: I::I) -> [I::I; 4] {
 impl KFormat for Q3KBlock {
     type Like = Q3KBlock;
     const GROUP: usize = 16;
-    const FLUSH: usize = 4; // 2 · 7 · 127 · 4 = 7112
-    const SECOND: Second = Second::Bias4;
+    const FLUSH: usize = 4; // 2 · 4 · 127 · 4 = 4064
+    const CODES: KCodes = KCodes::Biased(4);
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, panel: &mut Panel<I>) {
@@ -258,7 +257,6 @@ impl KFormat for Q3KBlock {
         let scales = scales_q3(isa, a, b, c);
         for g in 0..4 {
             set_scales(isa, panel, g, signed_bytes(isa, scales[g]));
-            set_pairs(isa, panel, g, scales[g]);
         }
         panel.d[0] = isa.low_f16(isa.shr::<16>(s));
     }
@@ -274,13 +272,16 @@ pub(super) fn set_nibbles<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: [I
     }
 }
 
-/// [`set_nibbles`], each nibble the code that `table` has for it.
+/// The codes that `table` has for the nibbles, in the order of [`set_nibbles`].
 #[inline(always)]
-pub(super) fn set_looked_up<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, v: [I::I; 4], table: &[i8; 16]) {
-    set_nibbles(isa, panel, at, v);
-    for code in &mut panel.codes[8 * at..8 * at + 8] {
-        *code = isa.lookup(table, *code);
+pub(super) fn look_up<I: Isa>(isa: I, v: [I::I; 4], table: &[i8; 16]) -> [I::I; 8] {
+    let low = isa.splat_i(0x0f0f_0f0f);
+    let mut codes = [low; 8];
+    for g in 0..4 {
+        codes[g] = isa.lookup(table, isa.and(v[g], low));
+        codes[4 + g] = isa.lookup(table, isa.and(isa.shr::<4>(v[g]), low));
     }
+    codes
 }
 
 /// Adds bit k of `bits` to column k as 16.
@@ -302,7 +303,7 @@ pub(super) type Q4_0 = Blocks32<Q40Block>;
 
 impl FlatFormat for Q40Block {
     type Like = Q40Block;
-    const FLUSH: usize = 8;
+    const FLUSH: usize = 8; // 2 · 8 · 127 · 8 = 16256
     const CODES: Codes = Codes::Biased(8);
 
     #[inline(always)]
@@ -334,7 +335,7 @@ pub(super) type Q5_0 = Blocks32<Q50Block>;
 
 impl FlatFormat for Q50Block {
     type Like = Q50Block;
-    const FLUSH: usize = 4;
+    const FLUSH: usize = 8; // 2 · 16 · 127 · 8 = 32512
     const CODES: Codes = Codes::Biased(16);
 
     #[inline(always)]
@@ -368,7 +369,7 @@ pub(super) type Q8_0 = Blocks32<Q80Block>;
 
 impl FlatFormat for Q80Block {
     type Like = Q80Block;
-    const FLUSH: usize = 1;
+    const FLUSH: usize = 8; // where such codes have 16 bits at all
     const CODES: Codes = Codes::Signed;
 
     #[inline(always)]
@@ -378,7 +379,7 @@ impl FlatFormat for Q80Block {
         for half in 0..2 {
             let v = isa.load_rows(block, 2 + 16 * half);
             for g in 0..4 {
-                panel.codes[8 * at + 4 * half + g] = isa.signed_codes(v[g]);
+                set_signed(isa, panel, 8 * at + 4 * half + g, v[g]);
             }
         }
     }
@@ -396,9 +397,8 @@ impl FlatFormat for IQ4NLBlock {
     fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, at: usize, panel: &mut Panel<I>) {
         let block = rows.block::<18>(block);
         panel.d[at] = isa.low_f16(isa.load_words(block, 0));
-        set_looked_up(isa, panel, at, isa.load_rows(block, 2), &NONLINEAR);
-        for code in &mut panel.codes[8 * at..8 * at + 8] {
-            *code = isa.signed_codes(*code);
+        for (g, codes) in look_up(isa, isa.load_rows(block, 2), &NONLINEAR).into_iter().enumerate() {
+            set_signed(isa, panel, 8 * at + g, codes);
         }
     }
 }
@@ -435,6 +435,6 @@ impl FlatFormat for MXFP4Block {
     fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, at: usize, panel: &mut Panel<I>) {
         let block = rows.block::<17>(block);
         panel.d[at] = power(isa, isa.load_words(block, 0));
-        set_looked_up(isa, panel, at, isa.load_rows(block, 1), &E2M1_BIASED);
+        panel.codes[8 * at..8 * at + 8].copy_from_slice(&look_up(isa, isa.load_rows(block, 1), &E2M1_BIASED));
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Wide {
     pub(crate) minus16: [i16; 16],
     /// Sums of 32, in pairs likewise.
     pub(crate) pairs32: [i32; 4],
+    /// Sums of 16, in their order, as [`Less::halves`] of [`Wide::UNIT`].
+    pub(crate) less16: [i32; 16],
     pub(crate) d: f32,
 }
 
@@ -37,10 +39,22 @@ pub(crate) struct Flat {
     pub(crate) q: [[u8; 4]; 64],
     pub(crate) d: [f32; 8],
     pub(crate) sums: [i32; 8],
+    /// The sums, as [`Less::halves`] of [`Flat::UNIT`].
+    pub(crate) less: [i32; 8],
 }
 
-const WIDE: Wide = Wide { q: [[0; 4]; 64], pairs16: [0; 8], minus16: [0; 16], pairs32: [0; 4], d: 0.0 };
-const FLAT: Flat = Flat { q: [[0; 4]; 64], d: [0.0; 8], sums: [0; 8] };
+impl Wide {
+    /// What [`Wide::less16`] is a multiple of: 32 · 16 · 127 / 2 is the most that a half holds.
+    pub(super) const UNIT: i32 = 32;
+}
+
+impl Flat {
+    /// What [`Flat::less`] is a multiple of, likewise.
+    pub(super) const UNIT: i32 = 16;
+}
+
+const WIDE: Wide = Wide { q: [[0; 4]; 64], pairs16: [0; 8], minus16: [0; 16], pairs32: [0; 4], less16: [0; 16], d: 0.0 };
+const FLAT: Flat = Flat { q: [[0; 4]; 64], d: [0.0; 8], sums: [0; 8], less: [0; 8] };
 
 /// Activations `[tokens, cols]`, ready to be multiplied. Reusing one allocates only when it grows.
 #[derive(Default)]
@@ -180,26 +194,27 @@ fn scale<I: Isa>(isa: I, x: &[f32]) -> (f32, f32) {
     if absmax < TINY { (0.0, 0.0) } else { (absmax / 127.0, 127.0 / absmax) }
 }
 
-/// Codes of `x` (whole vectors); all zero where the factor is.
+/// Codes of `x` (whole vectors), all zero where the factor is; and the sum of codes 0 and 1 of every four, and that of 2 and 3.
 #[inline(always)]
-fn codes<I: Isa>(isa: I, x: &[f32], factor: f32, out: &mut [u8]) {
+fn codes<I: Isa>(isa: I, x: &[f32], factor: f32, out: &mut [u8]) -> (i32, i32) {
     if factor == 0.0 {
         out.fill(0);
-        return;
+        return (0, 0);
     }
     let factor = isa.splat(factor);
+    let mut sum = isa.splat_i(0);
     for (v, out) in x.chunks_exact(I::LANES).zip(out.chunks_exact_mut(I::LANES)) {
-        isa.store_low_bytes(isa.to_i32(isa.mul(isa.load(v), factor)), out);
+        let codes = isa.to_i32(isa.mul(isa.load(v), factor));
+        isa.store_low_bytes(codes, out);
+        sum = isa.add_i(sum, codes);
     }
-}
-
-#[inline(always)]
-fn sum(codes: &[u8]) -> i32 {
-    let mut sum = 0;
-    for &code in codes {
-        sum += i32::from(code as i8);
+    let mut lanes = [0; 16];
+    isa.store_i(sum, &mut lanes);
+    let mut sums = (0, 0);
+    for four in lanes[..I::LANES].as_chunks::<4>().0 {
+        sums = (sums.0 + four[0] + four[1], sums.1 + four[2] + four[3]);
     }
-    sum
+    sums
 }
 
 /// Two i16 in a word.
@@ -223,22 +238,20 @@ impl Op for QuantizeWide<'_> {
         for (token, out) in self.out.iter_mut().enumerate() {
             let x = &self.x[token * self.cols + self.block * 256..][..256];
             let (d, factor) = scale(isa, x);
-            let q = out.q.as_flattened_mut();
-            codes(isa, x, factor, q);
-            let mut sums = [0; 16];
-            for (sum16, q) in sums.iter_mut().zip(q.chunks_exact(16)) {
-                *sum16 = sum(q);
-            }
-            for (minus16, sum) in out.minus16.iter_mut().zip(sums) {
+            let mut sums16 = [0; 16];
+            for (i, (x, q)) in x.chunks_exact(16).zip(out.q.chunks_exact_mut(4)).enumerate() {
+                let (low, high) = codes(isa, x, factor, q.as_flattened_mut());
+                sums16[i] = low + high;
+                out.less16[i] = pair(-Wide::UNIT * low, -Wide::UNIT * high);
                 // At most 16 · 127 · 16.
-                *minus16 = -16 * sum as i16;
+                out.minus16[i] = -16 * sums16[i] as i16;
             }
             for i in 0..4 {
-                out.pairs16[2 * i] = pair(sums[4 * i], sums[4 * i + 2]);
-                out.pairs16[2 * i + 1] = pair(sums[4 * i + 1], sums[4 * i + 3]);
+                out.pairs16[2 * i] = pair(sums16[4 * i], sums16[4 * i + 2]);
+                out.pairs16[2 * i + 1] = pair(sums16[4 * i + 1], sums16[4 * i + 3]);
             }
             for i in 0..2 {
-                let s = |j: usize| sums[8 * i + 2 * j] + sums[8 * i + 2 * j + 1];
+                let s = |j: usize| sums16[8 * i + 2 * j] + sums16[8 * i + 2 * j + 1];
                 out.pairs32[2 * i] = pair(s(0), s(2));
                 out.pairs32[2 * i + 1] = pair(s(1), s(3));
             }
@@ -265,10 +278,8 @@ impl Op for QuantizeFlat<'_> {
             let x = &x[start..(start + 256).min(self.cols)];
             for (i, x) in x.chunks_exact(32).enumerate() {
                 let (d, factor) = scale(isa, x);
-                let q = &mut out.q.as_flattened_mut()[32 * i..32 * i + 32];
-                codes(isa, x, factor, q);
-                out.d[i] = d;
-                out.sums[i] = sum(q);
+                let (low, high) = codes(isa, x, factor, out.q[8 * i..8 * i + 8].as_flattened_mut());
+                (out.d[i], out.sums[i], out.less[i]) = (d, low + high, pair(-Flat::UNIT * low, -Flat::UNIT * high));
             }
         }
     }
