@@ -409,7 +409,7 @@ impl<D: Dot> Isa for Ymm<D> {
 
     #[inline(always)]
     fn with_tile<T: Tiled>(self, tiled: T) {
-        tiled.run::<Self, 2, 3, 512>(self);
+        tiled.run::<Self, 2, 3, 256>(self);
     }
 }
 
