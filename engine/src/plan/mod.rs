@@ -22,6 +22,7 @@
 //! ```
 
 mod choice;
+mod measure;
 mod memory;
 mod profile;
 mod work;

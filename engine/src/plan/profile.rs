@@ -2,34 +2,29 @@
 //!
 //! ```text
 //! read, int8    the machine's ceilings (machine.rs)
-//! region        seconds to send the threads to work and to wait for them
+//! region        seconds to send the threads to work and to wait for them, after they waited for one of them
 //! products      for each type of weights: seconds a weight takes in a product by 1, 4, 16, 64 and 256 tokens
 //! experts       the same for Q4_K in the products of experts, which are many and small
-//! attend        seconds of one multiplication in attention: by one query, by many
-//! element       seconds that a number takes in norms, activations, sums and the quantization of inputs
+//! attend        seconds of one multiplication in attention: by one query at the first positions and at others, by many queries
+//! between       seconds that a number takes between the products of a layer, by one token and by many
 //! recurrent     seconds of a number of a recurrent state and token
 //! ```
-//! The products are hob's own kernels on weights larger than the caches, so that what a machine is good at shows.
+//! All of it is measured by hob's own kernels (measure.rs), on weights larger than the caches, so that what a machine is good at shows.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hob_kernels::attention::{Attend, KvStore, KvType, Lane, Window, attend};
-use hob_kernels::matmul::{ExpertProduct, Groups, InputRow, Inputs, Matrix, Product, matmul, matmul_experts};
-use hob_kernels::ops::{self, Activation};
-use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Format, Level, Pool};
 use serde::{Deserialize, Serialize};
 
+use super::measure;
 use crate::error::{Error, Fault, Result};
-use crate::gguf::Bytes;
 use crate::machine::Ceilings;
 
 /// Tokens by which products are measured.
-const TOKENS: [usize; 5] = [1, 4, 16, 64, 256];
+pub(super) const TOKENS: [usize; 5] = [1, 4, 16, 64, 256];
 /// The types that are measured; others are taken for the one nearest in bits.
-const FORMATS: [Format; 12] = [
+pub(super) const FORMATS: [Format; 12] = [
     Format::Q4_K,
     Format::Q6_K,
     Format::Q5_K,
@@ -43,23 +38,12 @@ const FORMATS: [Format; 12] = [
     Format::IQ4_XS,
     Format::MXFP4,
 ];
-/// Length of a row of the weights to measure on.
-const COLS: usize = 4096;
-/// What experts are measured in: their number, of which a token takes `TAKEN`, their inner width, the model's width.
-const EXPERTS: usize = 128;
-const TAKEN: usize = 8;
-const INNER: usize = 768;
-const WIDTH: usize = 2048;
-/// Bytes of weights to read, more than any cache holds.
-const LARGE: usize = 192 << 20;
-/// Bytes of a matrix, as models of some billions of weights have them: by one token threads meet again after each.
-const MATRIX: usize = 6 << 20;
 /// How long measuring may take, unless once takes longer.
 const LONGEST: Duration = Duration::from_secs(10);
 /// After so long a machine that was busy is measured again.
 const AGAIN: Duration = Duration::from_secs(600);
 /// What measurements are called, so that those of an older make are not taken for these.
-const MAKE: u32 = 3;
+const MAKE: u32 = 4;
 
 /// What a machine does in how much time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,12 +62,16 @@ pub struct Profile {
     pub int8: f64,
     /// Seconds to send the threads to work and to wait for them.
     pub region: f64,
-    /// Seconds of a multiplication in attention by one query.
+    /// Seconds of a multiplication in attention by one query, at the first block of positions.
+    pub attend_first: f64,
+    /// The same at later ones.
     pub attend_one: f64,
     /// The same by many queries.
     pub attend_many: f64,
-    /// Seconds of a number in a norm, an activation, a sum, a quantized input.
-    pub element: f64,
+    /// Seconds of a number between the products of a layer, by one token: in a norm, an activation, a sum, a quantized input.
+    pub between_one: f64,
+    /// The same by many tokens, for each.
+    pub between_many: f64,
     /// Seconds of a number of a recurrent state and token.
     pub recurrent: f64,
     /// Seconds of a weight, by type.
@@ -99,6 +87,12 @@ struct Products {
     bits: f64,
     /// Seconds a weight takes in a product by each of [`TOKENS`].
     seconds: [f64; 5],
+}
+
+impl Products {
+    fn of(format: Format, seconds: [f64; 5]) -> Products {
+        Products { format: format.name().into(), bits: 8.0 * format.block_bytes() as f64 / format.block_len() as f64, seconds }
+    }
 }
 
 /// What a profile is of.
@@ -200,33 +194,27 @@ impl Profile {
         let busy = load().is_some_and(|load| load > 0.5 * threads as f64);
         let pool = Pool::new(threads);
         let cpu = Cpu::new(level()?, &pool);
-        let no_room = |bytes: usize| Error::Memory(Fault::at("machine profile").found(format!("no room for {} MiB", bytes >> 20)));
-        // As different as weights are: a machine reads and multiplies what is all the same faster, by an eighth. Every half of it is a
-        // small number, so that no weight is infinite.
-        let weights = Bytes::filled(LARGE, |bytes| {
-            let mut random = 1u64;
-            for byte in bytes {
-                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                *byte = 0x2c | ((random >> 56) as u8 & 0x83);
-            }
-            Ok(())
-        })?;
+        let no_room = || Error::Memory(Fault::at("machine profile").found("no room for 64 MiB"));
+        let weights = measure::weights()?;
         let once = || {
             let ceilings = Ceilings::measure(threads, None)?;
-            let (attend_one, attend_many) = attention(cpu).ok_or_else(|| no_room(64 << 20))?;
+            let attention = measure::attention(cpu).ok_or_else(no_room)?;
+            let between = measure::between(cpu, &weights).ok_or_else(no_room)?;
             Ok(Profile {
                 of: of.clone(),
                 measured: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
                 busy,
                 read: ceilings.read,
                 int8: ceilings.int8,
-                region: region(cpu),
-                attend_one,
-                attend_many,
-                element: element(cpu),
-                recurrent: recurrences(cpu).ok_or_else(|| no_room(64 << 20))?,
-                products: FORMATS.iter().map(|format| products(cpu, *format, &weights)).collect(),
-                experts: experts(cpu, &weights),
+                region: measure::region(cpu),
+                attend_first: attention.first,
+                attend_one: attention.one,
+                attend_many: attention.many,
+                between_one: between.one,
+                between_many: between.many,
+                recurrent: measure::recurrences(cpu).ok_or_else(no_room)?,
+                products: FORMATS.iter().map(|format| Products::of(*format, measure::products(cpu, *format, &weights))).collect(),
+                experts: measure::experts(cpu, &weights),
             })
         };
         let start = Instant::now();
@@ -242,10 +230,13 @@ impl Profile {
     fn or_better(mut self, other: Profile) -> Profile {
         self.read = self.read.max(other.read);
         self.int8 = self.int8.max(other.int8);
-        let (region, attend_one, attend_many) = (&mut self.region, &mut self.attend_one, &mut self.attend_many);
-        let these = [region, attend_one, attend_many, &mut self.element, &mut self.recurrent];
-        let those = [other.region, other.attend_one, other.attend_many, other.element, other.recurrent];
-        these.into_iter().zip(those).for_each(|(this, that)| *this = this.min(that));
+        self.region = self.region.min(other.region);
+        self.attend_first = self.attend_first.min(other.attend_first);
+        self.attend_one = self.attend_one.min(other.attend_one);
+        self.attend_many = self.attend_many.min(other.attend_many);
+        self.between_one = self.between_one.min(other.between_one);
+        self.between_many = self.between_many.min(other.between_many);
+        self.recurrent = self.recurrent.min(other.recurrent);
         for (this, that) in self.products.iter_mut().zip(other.products) {
             this.seconds.iter_mut().zip(that.seconds).for_each(|(this, that)| *this = this.min(that));
         }
@@ -272,10 +263,9 @@ impl Profile {
     /// A profile in round numbers: 20 GB/s, 200 G products a second. For tests and examples, which must not wait.
     #[doc(hidden)]
     pub fn example() -> Profile {
-        let products = FORMATS.iter().map(|f| {
-            let bits = 8.0 * f.block_bytes() as f64 / f.block_len() as f64;
-            let seconds = TOKENS.map(|n| (bits / 8.0 / 20e9).max(n as f64 / 150e9));
-            Products { format: f.name().into(), bits, seconds }
+        let products = FORMATS.iter().map(|format| {
+            let bytes = format.block_bytes() as f64 / format.block_len() as f64;
+            Products::of(*format, TOKENS.map(|n| (bytes / 20e9).max(n as f64 / 150e9)))
         });
         let products: Vec<Products> = products.collect();
         let experts = products[0].seconds.map(|seconds| 1.25 * seconds);
@@ -286,9 +276,11 @@ impl Profile {
             read: 20e9,
             int8: 200e9,
             region: 2e-6,
+            attend_first: 1.0 / 5e9,
             attend_one: 1.0 / 10e9,
             attend_many: 1.0 / 40e9,
-            element: 1.0 / 4e9,
+            between_one: 1.0 / 2e9,
+            between_many: 1.0 / 4e9,
             recurrent: 1.0 / 5e9,
             products,
             experts,
@@ -311,143 +303,6 @@ fn between(seconds: &[f64; 5], tokens: f64) -> f64 {
     let (a, b) = (TOKENS[above - 1] as f64, TOKENS[above] as f64);
     let part = (tokens - a) / (b - a);
     seconds[above - 1] * (1.0 - part) + seconds[above] * part
-}
-
-/// Seconds of one call, the best of several, as many as go into 40 ms; the first warms up where it was not that long.
-fn best(mut f: impl FnMut()) -> f64 {
-    let start = Instant::now();
-    f();
-    let mut best = start.elapsed().as_secs_f64();
-    for _ in 0..20 {
-        if start.elapsed() > Duration::from_millis(40) {
-            break;
-        }
-        let once = Instant::now();
-        f();
-        best = best.min(once.elapsed().as_secs_f64());
-    }
-    best
-}
-
-fn products(cpu: Cpu<'_>, format: Format, bytes: &[u8]) -> Products {
-    let row = format.row_bytes(COLS).unwrap_or(usize::MAX);
-    let seconds = TOKENS.map(|tokens| {
-        // Few tokens read weights from memory, matrix by matrix; many compute on what is near.
-        let rows = match tokens {
-            1 => LARGE / row,
-            2..=16 => LARGE / 8 / row,
-            // A slow machine shows its speed on less.
-            _ => 128 * cpu.threads().max(4),
-        };
-        let Some(weight) = bytes.get(..rows * row).and_then(|bytes| Matrix::new(format, rows, COLS, bytes)) else { return 0.0 };
-        let each = if tokens == 1 { (MATRIX / row).min(rows) } else { rows };
-        let x: Vec<f32> = (0..tokens * COLS).map(|i| ((i * 7919) % 997) as f32 / 500.0 - 1.0).collect();
-        let (mut inputs, mut out) = (Inputs::new(), vec![0.0; tokens * each]);
-        inputs.set(cpu, &x, COLS, [format].into_iter());
-        let all = || {
-            for first in (0..=rows - each).step_by(each) {
-                matmul(cpu, &inputs, &mut [Product { weight: weight.slice(first..first + each), out: &mut out }]);
-            }
-        };
-        best(all) / (rows / each * each * COLS) as f64
-    });
-    Products { format: format.name().into(), bits: 8.0 * format.block_bytes() as f64 / format.block_len() as f64, seconds }
-}
-
-/// Seconds of a weight, by the tokens of an expert: one token by its few experts among many, then the same number of tokens to each.
-fn experts(cpu: Cpu<'_>, bytes: &[u8]) -> [f64; 5] {
-    let format = FORMATS[0];
-    let stack = |rows: usize, cols: usize| {
-        let len = EXPERTS * rows * format.row_bytes(cols)?;
-        Matrix::new(format, EXPERTS * rows, cols, bytes.get(..len)?)
-    };
-    let (Some(gate), Some(down)) = (stack(INNER, WIDTH), stack(WIDTH, INNER)) else { return [0.0; 5] };
-    std::array::from_fn(|i| {
-        let (tokens, used) = match TOKENS[i] {
-            1 => (1, TAKEN),
-            // So many that they do not lie in a cache, where few tokens would notice.
-            few @ ..=16 => (few, EXPERTS / 2),
-            many => (many, TAKEN),
-        };
-        let mut first = 0;
-        let slots: Vec<u32> = (0..(used * tokens) as u32).collect();
-        let x = vec![0.1; slots.len() * WIDTH];
-        let (mut wide, mut narrow) = (Inputs::new(), Inputs::new());
-        wide.set(cpu, &x, WIDTH, [format].into_iter());
-        narrow.set(cpu, &x[..slots.len() * INNER], INNER, [format].into_iter());
-        let (mut inner, mut out) = (vec![0.0; slots.len() * INNER], x);
-        let seconds = best(|| {
-            // Other experts each time, or a cache would have them.
-            first = (first + used) % EXPERTS;
-            let product = |inputs: &Inputs, weights: Matrix, rows: usize, first: usize, out: &mut [f32]| {
-                let offsets: Vec<u32> = (0..=EXPERTS).map(|e| (e.saturating_sub(first).min(used) * tokens) as u32).collect();
-                let groups = Groups { offsets: &offsets, slots: &slots, k: 1 };
-                matmul_experts(cpu, inputs, groups, InputRow::Slot, EXPERTS, &mut [ExpertProduct { weights, rows: 0..rows, out }]);
-            };
-            product(&wide, gate, INNER, first, &mut inner);
-            product(&narrow, down, WIDTH, (first + EXPERTS / 2) % EXPERTS, &mut out);
-        });
-        seconds / (2 * used * INNER * WIDTH) as f64
-    })
-}
-
-fn region(cpu: Cpu<'_>) -> f64 {
-    const TIMES: usize = 500;
-    let seconds = best(|| {
-        for _ in 0..TIMES {
-            let here = AtomicUsize::new(0); // nobody leaves before all are there
-            cpu.parallel(cpu.threads(), &|_| {
-                here.fetch_add(1, Ordering::Relaxed);
-                while here.load(Ordering::Relaxed) < cpu.threads() {
-                    std::hint::spin_loop();
-                }
-            });
-        }
-    });
-    seconds / TIMES as f64
-}
-
-/// Seconds of a multiplication by one query at 4096 positions, and by 256 queries at 512.
-fn attention(cpu: Cpu<'_>) -> Option<(f64, f64)> {
-    let (heads, kv_heads, dim) = (32, 8, 128);
-    let layer = Attend { heads, scale: 0.1, softcap: None, window: Window::None, sinks: None };
-    let run = |position: usize, tokens: usize| {
-        let n = position + tokens;
-        let mut store = KvStore::new(KvType::F16, KvType::F16, kv_heads, dim, dim, n).ok()?;
-        let context: Vec<f32> = (0..n * kv_heads * dim).map(|i| ((i * 31) % 200) as f32 / 100.0 - 1.0).collect();
-        store.write(cpu, 0, &context, &context);
-        let (q, mut out) = (vec![0.1; tokens * heads * dim], vec![0.0; tokens * heads * dim]);
-        let lanes = [Lane { store: &store, position, tokens }];
-        let pairs: usize = (0..tokens).map(|t| position + t + 1).sum();
-        Some(best(|| attend(cpu, &layer, &q, &lanes, &mut out)) / (pairs * heads * 2 * dim) as f64)
-    };
-    Some((run(4095, 1)?, run(512, 256)?))
-}
-
-/// Seconds of a number: the mean of a norm, a gated activation, a sum and a quantized input.
-fn element(cpu: Cpu<'_>) -> f64 {
-    let (tokens, width) = (256, 4096);
-    let n = tokens * width;
-    let (mut x, y, w) = (vec![0.5f32; n], vec![0.25f32; n], vec![1.0f32; width]);
-    let mut inputs = Inputs::new();
-    let norm = best(|| ops::rms_norm(cpu, &y, Some(&w), 1e-6, width, &mut x));
-    let glu = best(|| ops::glu(cpu, Activation::Silu, &mut x, &y));
-    let add = best(|| ops::add(cpu, &mut x, &y));
-    let set = best(|| inputs.set(cpu, &y, width, [Format::Q4_K].into_iter()));
-    (norm + glu + add + set) / (4 * n) as f64
-}
-
-/// Seconds of a number of a recurrent state and token.
-fn recurrences(cpu: Cpu<'_>) -> Option<f64> {
-    use recurrent::{Inputs, KeyHeads, Lane, Shape, State, StateSize};
-    let shape = Shape { key_heads: 16, heads: 32, keys: 128, values: 128, order: KeyHeads::Grouped };
-    let tokens = 16;
-    let mut state = State::new(StateSize { channels: 0, past: 0, heads: 32, keys: 128, values: 128 }).ok()?;
-    let (q, v) = (vec![0.1; tokens * 16 * 128], vec![0.1; tokens * 32 * 128]);
-    let (factors, mut out) = (vec![0.5; tokens * 32], vec![0.0; tokens * 32 * 128]);
-    let inputs = Inputs { q: &q, k: &q, v: &v };
-    let seconds = best(|| recurrent::delta(cpu, &shape, inputs, &factors, &factors, &mut [Lane { state: &mut state, tokens }], &mut out));
-    Some(seconds / (tokens * 32 * 128 * 128) as f64)
 }
 
 #[cfg(test)]
