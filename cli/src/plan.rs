@@ -280,7 +280,9 @@ fn one(subject: &Subject, plan: &Plan, speed: Speed, machine: &Machine, ask: &As
     for (part, bytes) in plan.weights() {
         let note = match part {
             Part::Rows => "a row a token is read: it may stay on the disk, and does not count".to_owned(),
-            Part::Embedding | Part::Attention | Part::Recurrent | Part::FeedForward | Part::Experts | Part::Small => String::new(),
+            Part::Embedding | Part::Attention | Part::Recurrent | Part::FeedForward | Part::Experts | Part::Small | Part::Copies => {
+                String::new()
+            }
         };
         rows.push(row(part.name(), *bytes, note));
     }

@@ -89,6 +89,8 @@ pub struct MixerFacts {
     pub state: Option<StateSpec>,
     /// How it looks at positions, if it does.
     pub looks: Option<Looks>,
+    /// Bytes of weights that it holds beside those of the file.
+    pub copied: u64,
 }
 
 /// How a model is to be loaded.
@@ -412,7 +414,7 @@ impl<B: Backend> Run for Decoder<B> {
 
     fn mixers(&self, options: &CacheOptions) -> Vec<MixerFacts> {
         let mixers = self.layers.iter().flat_map(|l| &l.mixers);
-        mixers.map(|m| MixerFacts { state: m.state(options), looks: m.looks() }).collect()
+        mixers.map(|m| MixerFacts { state: m.state(options), looks: m.looks(), copied: m.copied() }).collect()
     }
 
     fn positions(&self) -> String {

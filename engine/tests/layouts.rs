@@ -8,6 +8,7 @@ use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{CacheOptions, KvType};
 use hob::decoder::{LoadOptions, load};
 use hob::gguf::{Gguf, GgufWriter, TensorType};
+use hob::plan::{Ask, Part, Plan};
 use hob::{Device, GpuLayers};
 use hob_kernels::Format;
 use hob_kernels::format::{dequantize, quantize};
@@ -111,7 +112,15 @@ fn keys_and_values_of_latent_attention_in_one_tensor() {
             ]
         });
         assert_same(kind, &files);
+        let number = if kind == "F32" { 4 } else { 2 };
+        assert_eq!(files.map(|file| copied(&file)), [3 * heads * (content * rank) as u64 * number, 0], "{kind}");
     }
+}
+
+/// Bytes that a plan expects beside those of the file.
+fn copied(file: &Gguf) -> u64 {
+    let plan = Plan::of(file, &Ask::default()).unwrap();
+    plan.weights().iter().filter(|(part, _)| *part == Part::Copies).map(|(_, bytes)| bytes).sum()
 }
 
 /// Some files have what was made of that tensor beside it, all heads in one matrix.

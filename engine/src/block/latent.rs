@@ -44,6 +44,8 @@ pub struct Latent<B: Backend> {
     /// Channels of a value head.
     value_dim: usize,
     turns: Turns,
+    /// Bytes of keys that were transposed, and so copied.
+    copied: u64,
 }
 
 /// What positions do, as numbers among the decoder's ropes.
@@ -109,7 +111,7 @@ impl<B: Backend> Latent<B> {
                 up: loader.linear(&name("attn_q_b"), heads * shape.key_dim, rank)?,
             },
         };
-        let Maps { k_b, v_b } = Maps::load(loader, index, content, shape)?;
+        let Maps { k_b, v_b, copied } = Maps::load(loader, index, content, shape)?;
         Ok(Latent {
             queries,
             kv: loader.linear(&name("attn_kv_a_mqa"), rank + rotary, width)?,
@@ -130,6 +132,7 @@ impl<B: Backend> Latent<B> {
             rank,
             value_dim: shape.value_dim,
             turns: Turns::load(loader, index, content, ropes)?,
+            copied,
         })
     }
 
@@ -137,6 +140,11 @@ impl<B: Backend> Latent<B> {
     pub fn looks(&self) -> Looks {
         let Attend { heads, value_dim, window, .. } = self.attend;
         Looks { heads, key_dim: self.rank + self.rotary, value_dim, window, ratio: 0 }
+    }
+
+    /// Bytes of weights that it holds beside those of the file.
+    pub fn copied(&self) -> u64 {
+        self.copied
     }
 
     /// The latent and the rotary key of every position.
@@ -185,6 +193,8 @@ impl<B: Backend> Latent<B> {
 struct Maps<B: Backend> {
     k_b: HeadWeights<B>,
     v_b: HeadWeights<B>,
+    /// Bytes of `k_b` where it is a copy.
+    copied: u64,
 }
 
 impl<B: Backend> Maps<B> {
@@ -196,7 +206,7 @@ impl<B: Backend> Maps<B> {
         if !loader.has(&both) || loader.has(&name(index, "k_b")) {
             loader.pass_over(&both); // in some files beside what was made of it
             let k_b = loader.by_head(&name(index, "k_b"), heads, rank, content)?;
-            return Ok(Maps { k_b, v_b: loader.by_head(&name(index, "v_b"), heads, value_dim, rank)? });
+            return Ok(Maps { k_b, v_b: loader.by_head(&name(index, "v_b"), heads, value_dim, rank)?, copied: 0 });
         }
         let all = content + value_dim;
         let v_b = HeadWeights { rows: content..all, ..loader.by_head(&both, heads, all, rank)? };
@@ -207,7 +217,8 @@ impl<B: Backend> Maps<B> {
             let mib = (turned.bytes.len() * layers().count()) >> 20;
             tracing::info!(mib, "attn_kv_b has keys and values in one: a copy of its keys, transposed, is kept in memory");
         }
-        Ok(Maps { k_b: HeadWeights { stack: loader.backend.weight(turned)?, heads, rows: 0..rank }, v_b })
+        let copied = turned.bytes.len() as u64;
+        Ok(Maps { k_b: HeadWeights { stack: loader.backend.weight(turned)?, heads, rows: 0..rank }, v_b, copied })
     }
 }
 
@@ -300,6 +311,7 @@ mod tests {
             rank: 1,
             value_dim: 1,
             turns: Turns::none(),
+            copied: 0,
         };
         let mut paper = Paper::new(&[1.0, 0.0, 0.0, 1.0], 2, &[]);
         let state = paper.backend.state(&latent.state(&OPTIONS), OPTIONS.capacity).unwrap();

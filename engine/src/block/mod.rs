@@ -201,6 +201,14 @@ impl<B: Backend> Mixer<B> {
         }
     }
 
+    /// Bytes of weights that it holds beside those of the file.
+    pub fn copied(&self) -> u64 {
+        match self {
+            Mixer::Latent(latent) => latent.copied(),
+            Mixer::Attention(_) | Mixer::Mamba2(_) | Mixer::Delta(_) | Mixer::ShortConv(_) | Mixer::Compressed(_) => 0,
+        }
+    }
+
     /// `out = mixer(h)`; `slot` is the mixer's number among the states of a sequence.
     pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
         match self {

@@ -95,12 +95,14 @@ pub enum Part {
     Small,
     /// Tables of which a token reads one row: they can stay on the disk.
     Rows,
+    /// What is made of weights of the file when it is loaded, and kept: keys that old files of DeepSeek have untransposed.
+    Copies,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Part; 7] =
-        [Part::Attention, Part::Recurrent, Part::FeedForward, Part::Experts, Part::Embedding, Part::Rows, Part::Small];
+    pub const ALL: [Part; 8] =
+        [Part::Attention, Part::Recurrent, Part::FeedForward, Part::Experts, Part::Embedding, Part::Rows, Part::Small, Part::Copies];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -112,6 +114,7 @@ impl Part {
             Part::Experts => "experts",
             Part::Small => "norms",
             Part::Rows => "embeddings",
+            Part::Copies => "transposed keys",
         }
     }
 
@@ -181,15 +184,16 @@ impl Plan {
             decoder::load(&hollow, &LoadOptions { threads: 1, context: ask.context, device: Device::Cpu, gpu_layers: GpuLayers::Auto })?;
         let config = run.config();
         let tied = header.tensor("output.weight").is_none();
-        let mut parts: Vec<(Part, u64)> = Part::ALL.map(|part| (part, 0)).to_vec();
+        let mut parts: Vec<(Part, u64)> = Part::ALL.into_iter().filter(|part| *part != Part::Copies).map(|part| (part, 0)).collect();
         for tensor in header.tensors().filter(|t| !config.drafts(&t.name)) {
             let part = Part::of(tensor, tied);
             if let Some((_, bytes)) = parts.iter_mut().find(|(p, _)| *p == part) {
                 *bytes += tensor.size();
             }
         }
-        parts.retain(|(_, bytes)| *bytes > 0);
         let mixers = run.mixers(&options(ask, 0));
+        parts.push((Part::Copies, mixers.iter().map(|m| m.copied).sum()));
+        parts.retain(|(_, bytes)| *bytes > 0);
         let work = Work::of(header, config, &mixers);
         let context = ask.context.unwrap_or(config.context.min(DEFAULT_CONTEXT)).max(1);
         let ask = Ask { context: Some(context), ..*ask };
@@ -232,7 +236,7 @@ impl Plan {
     pub fn weights_resident(&self) -> u64 {
         let of = |(part, bytes): &(Part, u64)| match part {
             Part::Rows => 0,
-            Part::Embedding | Part::Attention | Part::Recurrent | Part::FeedForward | Part::Experts | Part::Small => *bytes,
+            Part::Embedding | Part::Attention | Part::Recurrent | Part::FeedForward | Part::Experts | Part::Small | Part::Copies => *bytes,
         };
         self.parts.iter().map(of).sum()
     }
