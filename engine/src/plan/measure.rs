@@ -102,22 +102,24 @@ pub(super) fn experts(cpu: Cpu<'_>, bytes: &[u8]) -> [f64; 5] {
             many => (many, TAKEN),
         };
         let mut first = 0;
-        let slots: Vec<u32> = (0..(used * tokens) as u32).collect();
+        // Of each token TAKEN slots, and to each expert slots of different tokens: what goes in is shared, as in a model.
+        let slots: Vec<u32> = (0..used).flat_map(|e| (0..tokens).map(move |t| (t * used + e) as u32)).collect();
         let x = vec![0.1; slots.len() * WIDTH];
         let (mut wide, mut narrow) = (Inputs::new(), Inputs::new());
-        wide.set(cpu, &x, WIDTH, [format].into_iter());
+        wide.set(cpu, &x[..slots.len() / TAKEN * WIDTH], WIDTH, [format].into_iter());
         narrow.set(cpu, &x[..slots.len() * INNER], INNER, [format].into_iter());
         let (mut inner, mut out) = (vec![0.0; slots.len() * INNER], x);
         let seconds = typical(|| {
             // Other experts each time, or a cache would have them.
             first = (first + used) % EXPERTS;
-            let product = |inputs: &Inputs, weights: Matrix, rows: usize, first: usize, out: &mut [f32]| {
+            let product = |inputs: &Inputs, row: InputRow, weights: Matrix, first: usize, out: &mut [f32]| {
                 let offsets: Vec<u32> = (0..=EXPERTS).map(|e| (e.saturating_sub(first).min(used) * tokens) as u32).collect();
-                let groups = Groups { offsets: &offsets, slots: &slots, k: 1 };
-                matmul_experts(cpu, inputs, groups, InputRow::Slot, EXPERTS, &mut [ExpertProduct { weights, rows: 0..rows, out }]);
+                let groups = Groups { offsets: &offsets, slots: &slots, k: TAKEN };
+                let rows = 0..weights.rows() / EXPERTS;
+                matmul_experts(cpu, inputs, groups, row, EXPERTS, &mut [ExpertProduct { weights, rows, out }]);
             };
-            product(&wide, gate, INNER, first, &mut inner);
-            product(&narrow, down, WIDTH, (first + EXPERTS / 2) % EXPERTS, &mut out);
+            product(&wide, InputRow::Token, gate, first, &mut inner);
+            product(&narrow, InputRow::Slot, down, (first + EXPERTS / 2) % EXPERTS, &mut out);
         });
         seconds / (2 * used * INNER * WIDTH) as f64
     })
