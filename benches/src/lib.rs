@@ -3,6 +3,7 @@
 //! The measurements themselves are in `benches/`, what they gave in `record/`; how to run them says the README beside.
 
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hob_kernels::{Format, Pool};
 
@@ -22,6 +23,12 @@ pub fn noise(n: usize) -> Vec<f32> {
     (0..n as u64)
         .map(|i| ((mixed(i) ^ mixed(i) >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
         .collect()
+}
+
+/// `n` arbitrary tokens of a vocabulary, the same every time: a linear congruence (Knuth's MMIX constants).
+pub fn tokens(n: usize, vocabulary: usize) -> Vec<u32> {
+    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+    std::iter::successors(next(&1), next).map(|state| ((state >> 33) % vocabulary.max(1) as u64) as u32).take(n).collect()
 }
 
 /// `rows` rows of `cols` weights of a format. Some rows are quantized from noise (random bits where
@@ -74,6 +81,11 @@ pub fn commit() -> String {
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok().filter(|o| o.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+}
+
+/// Today in UTC, as [`date`] writes it.
+pub fn today() -> String {
+    date(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }
 
 /// A day as `2026-11-22`, from the seconds since 1970 (Howard Hinnant, "chrono-compatible low-level date algorithms").

@@ -1,34 +1,35 @@
-//! Prints what criterion last measured as rows of `record/*.csv`:
-//! `cargo run -p hob-benches --bin record [FOLDER] >> benches/record/kernels.csv` (FOLDER: `target/criterion`).
+//! `record`: what criterion last measured, as rows of `record/kernels.csv`.
 //!
 //! Criterion leaves `GROUP/FUNCTION/LEVEL/new/{benchmark,estimates}.json`: what was measured, and the median time in nanoseconds.
 
 use std::error::Error;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use hob_benches::{commit, date, machine, setting};
+use hob_benches::{commit, machine, setting, today};
 use hob_kernels::Pool;
 use serde_json::Value;
 
 /// A measurement: level, what, value, unit.
 type Row = (String, String, f64, &'static str);
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let folder = std::env::args().nth(1).map_or_else(|| PathBuf::from("target/criterion"), PathBuf::from);
+/// Flags of `record`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where criterion keeps its measurements
+    #[arg(default_value = "target/criterion")]
+    folder: PathBuf,
+}
+
+/// Runs `record`.
+pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let mut found = Vec::new();
-    search(&folder, &mut found)?;
+    search(&args.folder, &mut found)?;
     found.sort_by(|a, b| (&a.1, &a.0).cmp(&(&b.1, &b.0)));
-    let day = date(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
-    let (commit, machine) = (commit(), machine());
+    let (day, commit, machine) = (today(), commit(), machine());
     let threads = setting("HOB_BENCH_THREADS", Pool::default_threads());
-    let mut out = std::io::stdout().lock();
     for (level, what, value, unit) in found {
-        match writeln!(out, "{day},{commit},\"{machine}\",{threads},{level},{what},{value:.4},{unit},,") {
-            Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            result => result?,
-        }
+        writeln!(out, "{day},{commit},\"{machine}\",{threads},{level},{what},{value:.4},{unit},,")?;
     }
     Ok(())
 }
