@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use hob::tokenizer::{Token, Tokenizer};
-use hob::{EndReason, Error, Event, Logprobs, Reply, Result, Stats};
+use hob::{EndReason, Error, Event, Logprobs, Model, Reply, Result, Stats};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -24,10 +24,10 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// All of a reply.
-    pub(crate) fn of(reply: &mut Reply<'_>) -> Result<Answer> {
+    /// All of a reply of `model`.
+    pub(crate) fn of(reply: &mut Reply<'_>, model: &Model) -> Result<Answer> {
         let mut answer = Answer::default();
-        let waiting = Waiting::on("answering".into());
+        let waiting = Waiting::on_model(model, "answering".into());
         for event in reply.events() {
             match event {
                 Ok(Event::Answer(text) | Event::Malformed { raw: text, .. }) => answer.text.push_str(&text),
@@ -50,7 +50,7 @@ impl Answer {
     }
 
     /// Writes it.
-    pub(crate) fn write(&self, model: &hob::Model, seed: Option<u64>, out: &mut dyn Write) -> Result<Ending, Failure> {
+    pub(crate) fn write(&self, model: &Model, seed: Option<u64>, out: &mut dyn Write) -> Result<Ending, Failure> {
         let s = &self.stats;
         let mut object = json!({
             "text": self.text,

@@ -133,6 +133,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
         if at > 0 {
             model = open(&source, &args, setting)?;
         }
+        warm(&model);
         if model.device() == Device::Cpu && !ceilings.iter().any(|c| c.threads == setting.threads) {
             let _waiting = Waiting::on(format!("what {} threads can do at most", setting.threads));
             ceilings.push(Ceilings::measure(setting.threads, Some(model.gguf()))?);
@@ -237,6 +238,14 @@ fn open(source: &Source, args: &Args, setting: &Setting) -> Result<Model, Failur
         Source::File(path) => options.open(path)?,
         Source::Made(_, gguf) => options.build(gguf.clone())?,
     })
+}
+
+/// Waits until the file is in memory: how fast it comes from the disk is not what is measured.
+fn warm(model: &Model) {
+    let _waiting = Waiting::on_model(model, "reading the model".into());
+    while !model.read_ahead().is_done() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// What bounds a test: a generated token reads the weights, a token of a prompt multiplies them; both together have no one bound.

@@ -283,8 +283,9 @@ impl Talk<'_> {
             let canceller = self.chat.canceller();
             move || canceller.cancel()
         });
+        let model = self.chat.model().clone();
         let shown = make(&mut self.chat).map_err(Failure::from).and_then(|mut reply| {
-            let ending = reply::show_reply(&mut reply, self.thoughts, &guard, self.out)?;
+            let ending = reply::show_reply(&mut reply, &model, self.thoughts, &guard, self.out)?;
             Ok((ending, reply.stats(), reply.end()))
         });
         drop(guard);

@@ -188,6 +188,8 @@ impl Machine {
             options = options.prefix_folder(folder);
         }
         let model = options.build(gguf)?;
+        // While a question is typed, or a prompt rendered.
+        model.read_ahead();
         drop(waiting);
         model.notices().iter().for_each(|notice| note_dim(notice));
         Ok(model)

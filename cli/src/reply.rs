@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
-use hob::{EndReason, Error, Event, Reply, Result};
+use hob::{EndReason, Error, Event, Model, Reply, Result};
 
 use crate::failure::Failure;
 use crate::flags::Thoughts;
@@ -27,13 +27,24 @@ enum Piece {
     Note(String),
 }
 
-/// Writes the pieces as they come, and ends the line.
-pub(crate) fn show(pieces: &mut dyn Iterator<Item = Result<String>>, guard: &Guard<'_>, out: &mut dyn Write) -> Result<Ending, Failure> {
-    write(&mut pieces.map(|piece| piece.map(Piece::Answer)), Thoughts::Hidden, guard, out)
+/// Writes the pieces that `model` makes as they come, and ends the line.
+pub(crate) fn show(
+    pieces: &mut dyn Iterator<Item = Result<String>>,
+    model: &Model,
+    guard: &Guard<'_>,
+    out: &mut dyn Write,
+) -> Result<Ending, Failure> {
+    write(&mut pieces.map(|piece| piece.map(Piece::Answer)), model, Thoughts::Hidden, guard, out)
 }
 
-/// Writes a reply as it comes, what it thinks dimmed and to stderr, and ends the line.
-pub(crate) fn show_reply(reply: &mut Reply<'_>, thoughts: Thoughts, guard: &Guard<'_>, out: &mut dyn Write) -> Result<Ending, Failure> {
+/// Writes a reply of `model` as it comes, what it thinks dimmed and to stderr, and ends the line.
+pub(crate) fn show_reply(
+    reply: &mut Reply<'_>,
+    model: &Model,
+    thoughts: Thoughts,
+    guard: &Guard<'_>,
+    out: &mut dyn Write,
+) -> Result<Ending, Failure> {
     let piece = |event: Result<Event>| {
         event.map(|event| match event {
             Event::Answer(text) | Event::Malformed { raw: text, .. } => Piece::Answer(text),
@@ -43,17 +54,18 @@ pub(crate) fn show_reply(reply: &mut Reply<'_>, thoughts: Thoughts, guard: &Guar
             _ => Piece::Answer(String::new()),
         })
     };
-    write(&mut reply.events().map(piece), thoughts, guard, out)
+    write(&mut reply.events().map(piece), model, thoughts, guard, out)
 }
 
 fn write(
     pieces: &mut dyn Iterator<Item = Result<Piece>>,
+    model: &Model,
     thoughts: Thoughts,
     guard: &Guard<'_>,
     out: &mut dyn Write,
 ) -> Result<Ending, Failure> {
     let clean = std::io::stdout().is_terminal();
-    let mut waiting = Some(Waiting::on("reading the prompt".into()));
+    let mut waiting = Some(Waiting::on_model(model, "reading the prompt".into()));
     let (mut last, mut thinking) = (None, false);
     let ending = loop {
         let piece = pieces.next();

@@ -201,9 +201,9 @@ fn turn(
     let guard = interrupts.guard(move || canceller.cancel());
     let mut reply = chat.say(text)?;
     let ending = if args.json {
-        Answer::of(&mut reply)?.write(model, args.sampling.seed, out)?
+        Answer::of(&mut reply, model)?.write(model, args.sampling.seed, out)?
     } else {
-        let ending = reply::show_reply(&mut reply, args.thinking.view(), &guard, out)?;
+        let ending = reply::show_reply(&mut reply, model, args.thinking.view(), &guard, out)?;
         note_logprobs(reply.logprobs(), model.tokenizer());
         ending
     };
@@ -223,7 +223,7 @@ fn continuation(
     let canceller = session.canceller();
     let guard = interrupts.guard(move || canceller.cancel());
     {
-        let _waiting = Waiting::on("reading the prompt".into());
+        let _waiting = Waiting::on_model(model, "reading the prompt".into());
         session.feed(tokens)?;
     }
     let mut generator = session.generate(Sampler::new(&args.sampling.sampling().over(model.sampling()))?);
@@ -246,7 +246,7 @@ fn continuation(
         let mut first = true;
         let mut pieces =
             generator.by_ref().map(|token| token.map(|id| if std::mem::take(&mut first) { id.to_string() } else { format!(",{id}") }));
-        let ending = reply::show(&mut pieces, &guard, out)?;
+        let ending = reply::show(&mut pieces, model, &guard, out)?;
         return Ok(Done::new(ending, generator.stats(), generator.end(), kind, generator.is_whole()));
     }
     let mut pieces = generator.text();
@@ -258,7 +258,7 @@ fn continuation(
         answer.logprobs = pieces.logprobs().to_vec();
         (pieces.stats(), pieces.end(), pieces.is_whole(), Ending::Complete, Some(answer))
     } else {
-        let ending = reply::show(&mut pieces, &guard, out)?;
+        let ending = reply::show(&mut pieces, model, &guard, out)?;
         note_logprobs(pieces.logprobs(), model.tokenizer());
         (pieces.stats(), pieces.end(), pieces.is_whole(), ending, None)
     };

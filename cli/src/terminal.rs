@@ -6,6 +6,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hob::Model;
+use hob::gguf::ReadAhead;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How a piece of text on stderr or the prompt is painted.
@@ -64,9 +66,22 @@ pub(crate) struct Waiting {
     running: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
+/// How much of a file that the work waits for is here.
+type Reading = Box<dyn Fn() -> ReadAhead + Send>;
+
 impl Waiting {
     /// Shows `what` from now until the value is dropped.
     pub(crate) fn on(what: String) -> Waiting {
+        Waiting::start(what, Box::new(|| ReadAhead { read: 0, whole: 0 }))
+    }
+
+    /// The same for what `model` does; as long as its file is on the way from the disk, a bar tells how much of it is here.
+    pub(crate) fn on_model(model: &Model, what: String) -> Waiting {
+        let model = model.clone();
+        Waiting::start(what, Box::new(move || model.read_ahead()))
+    }
+
+    fn start(what: String, reading: Reading) -> Waiting {
         if !io::stderr().is_terminal() {
             return Waiting { running: None };
         }
@@ -75,10 +90,19 @@ impl Waiting {
             if !matches!(waits.recv_timeout(Duration::from_millis(400)), Err(RecvTimeoutError::Timeout)) {
                 return;
             }
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_style(ProgressStyle::default_spinner().tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
-            bar.set_message(what);
+            let mut bar = file_bar();
+            let mut on_the_way = true;
             while matches!(waits.recv_timeout(Duration::from_millis(80)), Err(RecvTimeoutError::Timeout)) {
+                let ReadAhead { read, whole } = reading();
+                if on_the_way && read < whole {
+                    bar.set_length(whole);
+                    bar.set_position(read);
+                    continue;
+                }
+                if std::mem::take(&mut on_the_way) {
+                    bar.finish_and_clear();
+                    bar = spinner(&what);
+                }
                 bar.tick();
             }
             bar.finish_and_clear();
@@ -96,6 +120,19 @@ impl Drop for Waiting {
             let _ = thread.join();
         }
     }
+}
+
+fn spinner(what: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(ProgressStyle::default_spinner().tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
+    bar.with_message(what.to_owned())
+}
+
+/// A bar over a model's file, which is read.
+fn file_bar() -> ProgressBar {
+    let template = "reading the model [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style.progress_chars("=> "))
 }
 
 /// A bar over `length` units of work on stderr; invisible where stderr is no terminal.

@@ -100,6 +100,7 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn new(model: &Model, stop: Canceller) -> Result<Session> {
+        model.read_ahead();
         let cache = model.run().cache(model.cache_options())?;
         let stats = Stats { weight_bytes: model.run().weights_read().bytes, ..Stats::default() };
         let speculator = Speculator::new(model.speculation())?;

@@ -7,8 +7,9 @@ use crate::decoder::{LoadOptions, Run};
 use crate::device::{self, Device, GpuLayers, Placed};
 use crate::error::{Error, Fault, Result};
 use crate::generate::{Canceller, Session, Speculation};
-use crate::gguf::{Gguf, Metadata};
+use crate::gguf::{Gguf, Metadata, ReadAhead, Reader};
 use crate::grammar::{Grammar, Guide, Shelf};
+use crate::plan::Memory;
 use crate::prefix::{self, Identified, Prefixes};
 use crate::prompt::{self, Controls};
 use crate::sampler::Sampling;
@@ -37,6 +38,8 @@ pub struct Model(Arc<Inner>);
 
 struct Inner {
     gguf: Gguf,
+    /// Reads the file ahead, once somebody is about to compute; `None` where nothing is to be read.
+    ahead: OnceLock<Option<Reader>>,
     run: Box<dyn Run>,
     device: Device,
     tokenizer: Tokenizer,
@@ -211,6 +214,7 @@ impl ModelOptions {
         let prefixes = Prefixes::new(&gguf, self.prefix_cache, self.prefix_folder.clone());
         let model = Arc::new(Inner {
             gguf,
+            ahead: OnceLock::new(),
             run,
             device,
             tokenizer,
@@ -375,6 +379,29 @@ impl Model {
     /// Threads it computes with.
     pub fn threads(&self) -> usize {
         self.0.threads
+    }
+
+    /// Begins to read the file into memory, in a thread of its own, unless that was done, and says how far it is; the first session
+    /// begins it too. There is nothing to read of a model in memory, on a GPU, or with more bytes than the memory that is
+    /// available. It ends with the last clone of the model.
+    ///
+    /// ```
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.gguf");
+    /// let model = hob::Model::open(path)?;
+    /// while !model.read_ahead().is_done() {
+    ///     std::thread::sleep(std::time::Duration::from_millis(10));
+    /// }
+    /// assert_eq!(model.read_ahead().read, model.gguf().file_bytes());
+    /// # Ok::<(), hob::Error>(())
+    /// ```
+    pub fn read_ahead(&self) -> ReadAhead {
+        let Inner { gguf, device, ahead, .. } = &*self.0;
+        let whole = gguf.file_bytes();
+        let reader = ahead.get_or_init(|| {
+            let room = || Memory::of_this_machine().is_none_or(|memory| whole <= memory.available);
+            (*device == Device::Cpu && gguf.path().is_some() && room()).then(|| Reader::start(gguf))
+        });
+        reader.as_ref().map_or(ReadAhead { read: whole, whole }, Reader::progress)
     }
 
     /// A new, empty session.

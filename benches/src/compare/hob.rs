@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hob::{Device, Model, Session};
 use hob_benches::tokens;
@@ -28,6 +28,10 @@ impl Hob {
         }
         let options = Model::options().device(Device::Cpu).threads(threads).context(self.context).chat_template("chatml");
         let model = options.open(&self.path)?;
+        // How fast the file comes from the disk is not what is measured.
+        while !model.read_ahead().is_done() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         self.models.push(model.clone());
         Ok(model)
     }

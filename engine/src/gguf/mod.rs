@@ -8,12 +8,14 @@
 //! data:    each tensor at its offset from here, padded to the alignment
 //! ```
 //!
-//! The file is mapped, never read as a whole: opening costs the header, whatever the size of the weights. Everything
+//! The file is mapped, not read: opening costs the header, whatever the size of the weights; what will be computed with is read
+//! ahead by a thread of its own. Everything
 //! the header claims is checked here, once (counts against the bytes that are left before anything is allocated,
 //! dimensions and offsets for overflow, tensors for bounds and overlap), so that the rest of hob indexes freely.
 //!
 //! Source: the GGUF specification (ggml, docs/gguf.md), versions 2 and 3.
 
+mod ahead;
 mod file;
 mod map;
 mod metadata;
@@ -22,6 +24,8 @@ mod tensor;
 mod value;
 mod write;
 
+pub use ahead::ReadAhead;
+pub(crate) use ahead::Reader;
 pub use file::{Gguf, Head};
 pub use map::Bytes;
 #[cfg(feature = "candle")]
