@@ -160,7 +160,7 @@ fn rounds(
                 match runners[who].turn(threads, tests) {
                     Ok(reached) => {
                         let each: Vec<String> = tests.iter().zip(&reached).map(|(test, speed)| format!("{} {speed:.2}", test.name())).collect();
-                        eprintln!("round {}, {threads} threads, {}: {} t/s", round + 1, runners[who].name(), each.join(", "));
+                        eprintln!("round {}, -t {threads}, {}: {} t/s", round + 1, runners[who].name(), each.join(", "));
                         reached.into_iter().enumerate().for_each(|(test, speed)| speeds[who][at][test].push(speed));
                     }
                     Err(error) if who == 0 => return Err(error),

@@ -73,8 +73,10 @@ pub fn machine() -> String {
 
 /// The short name of the commit at hand, with a `+` where files have been changed since.
 pub fn commit() -> String {
-    let Some(commit) = output("git", &["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
-    let changed = output("git", &["status", "--porcelain", "--untracked-files=no"]).is_some_and(|s| !s.is_empty());
+    // Of this repository, from wherever it runs.
+    let git = |arguments: &[&str]| output("git", &[&["-C", env!("CARGO_MANIFEST_DIR")], arguments].concat());
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|s| !s.is_empty());
     if changed { commit + "+" } else { commit }
 }
 
