@@ -40,7 +40,11 @@ pub(super) enum Form {
 pub(super) struct Buffers {
     pub(super) list: Vec<Candidate>,
     pub(super) weights: Vec<f32>,
+    pub(super) heads: Vec<f64>,
 }
+
+/// Candidates whose weights are made together; the sum before them is kept, so that what is drawn is looked for in one block.
+const BLOCK: usize = 64;
 
 /// The candidates of one row of logits.
 pub(super) struct Candidates<'a> {
@@ -48,13 +52,15 @@ pub(super) struct Candidates<'a> {
     form: Form,
     list: &'a mut Vec<Candidate>,
     weights: &'a mut Vec<f32>,
+    heads: &'a mut Vec<f64>,
 }
 
 impl<'a> Candidates<'a> {
     /// All of a row that has been [`check`]ed.
     pub(super) fn new(row: &'a mut [f32], buffers: &'a mut Buffers) -> Candidates<'a> {
         buffers.list.clear();
-        Candidates { row, form: Form::Row, list: &mut buffers.list, weights: &mut buffers.weights }
+        let Buffers { list, weights, heads } = buffers;
+        Candidates { row, form: Form::Row, list, weights, heads }
     }
 
     /// How many there are.
@@ -73,9 +79,9 @@ impl<'a> Candidates<'a> {
     /// The highest logit.
     pub(super) fn highest(&self) -> f32 {
         match self.form {
-            Form::Row => highest(self.row),
+            Form::Row => highest(self.row, |l| *l),
             Form::ByRank => self.list.first().map_or(f32::NEG_INFINITY, |c| c.logit),
-            Form::ById => self.list.iter().fold(f32::NEG_INFINITY, |most, c| most.max(c.logit)),
+            Form::ById => highest(self.list, |c| c.logit),
         }
     }
 
@@ -158,8 +164,13 @@ impl<'a> Candidates<'a> {
         match self.form {
             Form::Row => {
                 self.form = Form::ById;
-                let all = self.row.iter().zip(0u32..).map(|(&logit, token)| Candidate { token, logit });
-                self.list.extend(all.filter(|c| c.logit >= floor));
+                for (chunk, first) in self.row.chunks(16).zip((0u32..).step_by(16)) {
+                    // Most have none: a vector's comparison tells.
+                    if chunk.iter().fold(false, |any, l| any | (*l >= floor)) {
+                        let all = chunk.iter().zip(first..).map(|(&logit, token)| Candidate { token, logit });
+                        self.list.extend(all.filter(|c| c.logit >= floor));
+                    }
+                }
             }
             Form::ById | Form::ByRank => self.list.retain(|c| c.logit >= floor),
         }
@@ -235,26 +246,51 @@ impl<'a> Candidates<'a> {
         self.form = Form::ByRank;
     }
 
-    /// One of them in proportion to their weights, by a number from 0 to 1: its place in the list, and its probability.
+    /// One of them in proportion to their weights, by a number from 0 to 1: its place, and its probability.
     pub(super) fn draw(&mut self, unit: f64) -> (usize, f64) {
-        self.list();
-        let highest = self.list.iter().fold(f32::NEG_INFINITY, |most, c| most.max(c.logit));
-        self.weights.clear();
-        self.weights.extend(self.list.iter().map(|c| exp(c.logit - highest)));
-        let total = self.weights.iter().map(|&w| f64::from(w)).sum::<f64>();
+        let total = match self.form {
+            Form::Row => climb(self.row, |l| *l, self.weights, self.heads),
+            Form::ById | Form::ByRank => climb(self.list, |c| c.logit, self.weights, self.heads),
+        };
         let mark = unit * total;
-        let (mut reached, mut chosen) = (0.0f64, 0);
-        for (i, &weight) in self.weights.iter().enumerate() {
-            reached += f64::from(weight);
-            if weight > 0.0 {
-                chosen = i;
-                if reached > mark {
-                    break;
-                }
-            }
-        }
+        let block = self.heads.partition_point(|head| *head <= mark).saturating_sub(1);
+        let mut reached = self.heads.get(block).copied().unwrap_or(0.0);
+        let beyond = |weight: &f32| {
+            reached += f64::from(*weight);
+            *weight > 0.0 && reached > mark
+        };
+        let found = self.weights.iter().skip(BLOCK * block).position(beyond).map(|at| BLOCK * block + at);
+        // Rounding may put the mark at the very end.
+        let chosen = found.or_else(|| self.weights.iter().rposition(|weight| *weight > 0.0)).unwrap_or(0);
         (chosen, self.weights.get(chosen).map_or(0.0, |&w| f64::from(w) / total))
     }
+
+    /// The token of the candidate in this place.
+    pub(super) fn token(&self, at: usize) -> Token {
+        match self.form {
+            Form::Row => at as Token,
+            Form::ById | Form::ByRank => self.list.get(at).map_or(0, |c| c.token),
+        }
+    }
+}
+
+/// Fills the weights and returns their sum, added one by one; in `heads`, the sum before each block of them. The highest logit is looked
+/// for: adaptive-p leaves a list whose order is another.
+fn climb<T>(all: &[T], logit: impl Fn(&T) -> f32, weights: &mut Vec<f32>, heads: &mut Vec<f64>) -> f64 {
+    let highest = highest(all, &logit);
+    weights.resize(all.len(), 0.0);
+    heads.clear();
+    let mut reached = 0.0;
+    for (weights, all) in weights.chunks_mut(BLOCK).zip(all.chunks(BLOCK)) {
+        heads.push(reached);
+        for (w, x) in weights.iter_mut().zip(all) {
+            *w = exp(logit(x) - highest);
+        }
+        for w in weights {
+            reached += f64::from(*w);
+        }
+    }
+    reached
 }
 
 /// That a row can be sampled from.
@@ -262,21 +298,29 @@ impl<'a> Candidates<'a> {
 /// # Errors
 /// [`Error::Model`] where a logit is not a number, or none is finite, or one is beyond every bound.
 pub(super) fn check(row: &[f32]) -> Result<()> {
-    if row.iter().fold(false, |bad, l| bad | l.is_nan()) {
+    let (mut most, mut odd) = ([f32::NEG_INFINITY; 16], [0u32; 16]);
+    for chunk in row.chunks(16) {
+        for ((most, odd), &l) in most.iter_mut().zip(&mut odd).zip(chunk) {
+            *most = if l > *most { l } else { *most };
+            *odd |= u32::from(l.is_nan());
+        }
+    }
+    if odd != [0; 16] {
         let help = "the file is damaged, or its weights overflow in this type";
         return Err(Error::Model(Fault::at("logits").expected("numbers").found("NaN").help(help)));
     }
-    match highest(row) {
+    match highest(&most, |l| *l) {
         highest if highest.is_finite() => Ok(()),
         highest => Err(Error::Model(Fault::at("logits").expected("a finite number among them").found(highest))),
     }
 }
 
-/// The highest of a row.
-pub(super) fn highest(row: &[f32]) -> f32 {
+/// The highest logit of some.
+pub(super) fn highest<T>(all: &[T], logit: impl Fn(&T) -> f32) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
-    for chunk in row.chunks(16) {
-        for (lane, &l) in lanes.iter_mut().zip(chunk) {
+    for chunk in all.chunks(16) {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            let l = logit(x);
             *lane = if l > *lane { l } else { *lane };
         }
     }
@@ -344,14 +388,17 @@ pub(super) fn sum_of(numbers: impl Iterator<Item = f64>) -> f64 {
 /// exponent.
 pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to a whole number
-    let x = if x > -87.0 { x.min(0.0) } else { -87.5 };
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let x = if x > -87.0 { x } else { -87.5 };
+    let x = if x > 0.0 { 0.0 } else { x };
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let mut p = 1.987_569_1e-4;
     for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = p * r + c;
     }
     let y = p * (r * r) + r + 1.0;
-    let scale = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    // n stands in the low bits of what was rounded: a conversion to an integer would look for its bounds, which costs as much again.
+    let scale = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
     if x > -87.0 { y * scale } else { 0.0 }
 }

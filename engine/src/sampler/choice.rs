@@ -67,7 +67,7 @@ impl Choice {
         match self {
             Choice::Draw => {
                 let (at, _) = c.draw(unit);
-                (token(c, at), learnt)
+                (c.token(at), learnt)
             }
             Choice::Mirostat1 { tau, eta } => {
                 let k = zipf(c.vocabulary(), c.first(ESTIMATE), learnt.mu);
@@ -86,14 +86,10 @@ impl Choice {
                 let (at, _) = c.draw(unit);
                 let (p, decay) = (f64::from(spare[at]), f64::from(decay));
                 let learnt = Learnt { sum: p + decay * learnt.sum, weight: 1.0 + decay * learnt.weight, ..learnt };
-                (token(c, at), learnt)
+                (c.token(at), learnt)
             }
         }
     }
-}
-
-fn token(c: &Candidates<'_>, at: usize) -> Token {
-    c.listed().get(at).map_or(0, |x| x.token)
 }
 
 /// How many candidates mirostat 1 keeps.
@@ -114,7 +110,7 @@ fn zipf(vocabulary: usize, best: &[super::Candidate], mu: f64) -> usize {
 fn surprise(c: &mut Candidates<'_>, learnt: Learnt, unit: f64, tau: f32, eta: f32) -> (Token, Learnt) {
     let (at, p) = c.draw(unit);
     let mu = learnt.mu - f64::from(eta) * (-libm::log2(p) - f64::from(tau));
-    (token(c, at), Learnt { mu, ..learnt })
+    (c.token(at), Learnt { mu, ..learnt })
 }
 
 /// Adaptive-p's change of the logits; the probabilities before it go to `before`.

@@ -31,7 +31,7 @@ pub fn logprobs(logits: &[f32], token: Token, top: usize) -> Result<Logprobs> {
     check(logits)?;
     let outside = || Error::Input(Fault::at("logprobs").expected(format!("a token below {}", logits.len())).found(token));
     let logit = *logits.get(token as usize).ok_or_else(outside)?;
-    let best = highest(logits);
+    let best = highest(logits, |l| *l);
     let total = libm::log(sum_of(logits.iter().map(|l| f64::from(exp(l - best)))));
     let log = |l: f32| (f64::from(l) - f64::from(best) - total) as f32;
     let mut list = Vec::new();

@@ -141,8 +141,12 @@ fn four() -> [f32; 4] {
 
 /// What is left when the token is chosen, ascending by id.
 fn left(sampler: &mut Sampler, logits: &[f32]) -> Vec<(Token, f32)> {
-    sampler.sample(&mut logits.to_vec()).unwrap();
-    let mut left: Vec<_> = sampler.buffers.list.iter().map(|c| (c.token, c.logit)).collect();
+    let mut row = logits.to_vec();
+    sampler.sample(&mut row).unwrap();
+    // Where nothing was cut there is no list: the row is what is left.
+    let list = &sampler.buffers.list;
+    let all = || (0..).zip(row).collect();
+    let mut left: Vec<_> = if list.is_empty() { all() } else { list.iter().map(|c| (c.token, c.logit)).collect() };
     left.sort_by_key(|(token, _)| *token);
     left
 }
@@ -318,21 +322,25 @@ fn a_file_may_recommend_all_that_ggufs_have_keys_for() {
     assert_eq!(Sampling::from_gguf(&metadata).unwrap(), want.mirostat(Mirostat::V2).mirostat_tau(4.0));
 }
 
-/// `cargo test --release -p hob sampler -- --ignored --nocapture`: the goal is half a millisecond.
 #[test]
-#[ignore = "a measurement"]
-fn time_over_150_000_tokens() {
-    let logits: Vec<f32> = (0..150_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 12) as f32 / 60_000.0).collect();
-    for (name, sampling) in
-        [("default", Sampling::new(1)), ("top_k 0", Sampling::new(1).top_k(0)), ("greedy", Sampling::greedy()), ("open", open())]
-    {
-        let mut sampler = Sampler::new(&sampling).unwrap();
-        let mut copy = logits.clone();
-        let start = std::time::Instant::now();
-        for _ in 0..200 {
-            copy.copy_from_slice(&logits);
-            sampler.sample(&mut copy).unwrap();
+fn a_draw_finds_the_block_that_its_number_falls_into() {
+    // 1000 alike, of which some cannot be: the number says which, wherever blocks begin and end.
+    let all: Vec<Token> = (0..1000).filter(|i| !(100..300).contains(i) && *i < 960).collect();
+    let mut logits = vec![f32::NEG_INFINITY; 1000];
+    all.iter().for_each(|i| logits[*i as usize] = 2.0);
+    let mut buffers = Buffers::default();
+    for (place, token) in all.iter().enumerate() {
+        for form in [Form::Row, Form::ById] {
+            let mut row = logits.clone();
+            let mut candidates = Candidates::new(&mut row, &mut buffers);
+            if form == Form::ById {
+                candidates.list();
+            }
+            let (at, p) = candidates.draw((place as f64 + 0.5) / all.len() as f64);
+            assert_eq!((candidates.token(at), p), (*token, 1.0 / all.len() as f64));
         }
-        println!("{name}: {:.3} ms", start.elapsed().as_secs_f64() * 1000.0 / 200.0);
     }
+    // Rounding may put the mark at the very end.
+    let (at, _) = Candidates::new(&mut logits, &mut buffers).draw(1.0);
+    assert_eq!(at, 959);
 }
