@@ -70,3 +70,13 @@ fn a_llama_bench_that_fails_is_left_out_aloud() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["results"].as_array().unwrap().iter().all(|row| !row["program"].as_str().unwrap().starts_with("llama.cpp")));
 }
+
+#[cfg(feature = "candle")]
+#[test]
+fn candle_transformers_has_its_turns() {
+    let flags = ["compare", MODEL, "-p", "8", "-n", "3", "-t", "1", "--rounds", "1", "--json"];
+    let output = Command::new(env!("CARGO_BIN_EXE_hob-benches")).args(flags).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let programs: Vec<&str> = report["results"].as_array().unwrap().iter().map(|row| row["program"].as_str().unwrap()).collect();
+    assert_eq!((programs.len(), programs[1], programs[3]), (4, "candle-transformers", "candle-transformers"));
+}

@@ -33,7 +33,8 @@ impl Peer {
     /// candle-transformers, run by this program.
     #[cfg(feature = "candle")]
     pub(super) fn candle(model: &Path) -> Result<Peer, Box<dyn Error>> {
-        let program = std::env::current_exe()?.into_os_string().into_string().map_err(|p| format!("{}: its name is no text", p.display()))?;
+        let program =
+            std::env::current_exe()?.into_os_string().into_string().map_err(|p| format!("{}: its name is no text", p.display()))?;
         let command = vec![program, "candle".to_owned()];
         Ok(Peer { name: "candle-transformers", version: String::new(), setting: String::new(), command, model: model.to_owned() })
     }
@@ -59,7 +60,8 @@ impl Runner for Peer {
             let last: Vec<&str> = last.into_iter().rev().collect();
             return Err(format!("{} ended with {}: {}", self.command[0], output.status, last.join(" / ")).into());
         }
-        let rows: Vec<Value> = serde_json::from_slice(&output.stdout).map_err(|e| format!("{}: no llama-bench's JSON: {e}", self.command[0]))?;
+        let rows: Vec<Value> =
+            serde_json::from_slice(&output.stdout).map_err(|e| format!("{}: no llama-bench's JSON: {e}", self.command[0]))?;
         self.version = version(&rows);
         tests.iter().map(|test| speed(&rows, *test).ok_or_else(|| format!("no row for {} in its answer", test.name()).into())).collect()
     }
