@@ -2,7 +2,7 @@
 
 mod oracle;
 
-use hob_kernels::ops::{self, Activation, Gate, GroupLimit, GroupScore, Pairing, Renormalize, Router};
+use hob_kernels::ops::{self, Activation, Gate, GroupLimit, GroupScore, Pairing, Renormalize, Router, Xielu};
 use hob_kernels::{Cpu, Level, Pool, naive};
 use oracle::{equal_or_nan, everywhere};
 
@@ -74,7 +74,8 @@ fn elementwise() {
         let runs = if rows % 3 == 0 { 3 } else { 1 };
         type InPlace<'a> = (&'static str, &'a dyn Fn(&mut [f32]), &'a dyn Fn(Cpu<'_>, &mut [f32]));
         let rows_of_like = &y[..rows * width / runs];
-        let table: [InPlace<'_>; 7] = [
+        let xielu = Xielu { above: 0.8, below: 1.3, slope: 0.5, edge: -1e-6 };
+        let table: [InPlace<'_>; 9] = [
             ("add", &|x| naive::ops::add(x, &y), &|cpu, x| ops::add(cpu, x, &y)),
             ("add_bias", &|x| naive::ops::add_bias(x, bias), &|cpu, x| ops::add_bias(cpu, x, bias)),
             ("scale_by", &|x| naive::ops::scale_by(x, bias), &|cpu, x| ops::scale_by(cpu, x, bias)),
@@ -82,6 +83,8 @@ fn elementwise() {
             ("sparsify", &|x| naive::ops::sparsify(x, 1.6, width), &|cpu, x| ops::sparsify(cpu, x, 1.6, width)),
             ("scale", &|x| naive::ops::scale(x, 0.3), &|cpu, x| ops::scale(cpu, x, 0.3)),
             ("softcap", &|x| naive::ops::softcap(x, 30.0), &|cpu, x| ops::softcap(cpu, x, 30.0)),
+            ("clamp", &|x| naive::ops::clamp(x, 2.0), &|cpu, x| ops::clamp(cpu, x, 2.0)),
+            ("xielu", &|x| naive::ops::xielu(x, xielu), &|cpu, x| ops::xielu(cpu, x, xielu)),
         ];
         for (name, meaning, op) in table {
             let mut expected = x.clone();

@@ -2,7 +2,7 @@
 
 use super::math::{gelu, gelu_tanh, silu, times_sigmoid};
 use super::{exp, max, tanh, tree16};
-use crate::ops::{Activation, Gate, GroupScore, Pairing, Renormalize, Router};
+use crate::ops::{Activation, Gate, GroupScore, Pairing, Renormalize, Router, Xielu};
 
 /// Each row of x `[rows, width]`: `r = 1/√(Σx²/width + eps)`, `out = (x·r)·weight`. Weights `[groups, width]` take turns.
 pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, width: usize, out: &mut [f32]) {
@@ -103,6 +103,22 @@ pub fn scale(x: &mut [f32], s: f32) {
 pub fn softcap(x: &mut [f32], cap: f32) {
     let inverse = 1.0 / cap;
     x.iter_mut().for_each(|x| *x = cap * tanh(*x * inverse));
+}
+
+/// x within ±`limit`
+pub fn clamp(x: &mut [f32], limit: f32) {
+    x.iter_mut().for_each(|x| *x = -at_most(-at_most(*x, limit), limit));
+}
+
+/// `x = x > 0 ? (above·x + slope)·x : below·(exp(min(x, edge)) - 1 - x) + slope·x`
+pub fn xielu(x: &mut [f32], Xielu { above, below, slope, edge }: Xielu) {
+    let of = |x: f32| {
+        if 0.0 < x {
+            return above.mul_add(x, slope) * x;
+        }
+        below.mul_add(exp(at_most(x, edge)) - 1.0 - x, slope * x)
+    };
+    x.iter_mut().for_each(|x| *x = of(*x));
 }
 
 /// One value.

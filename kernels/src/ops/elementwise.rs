@@ -1,6 +1,6 @@
 //! One element at a time: sums, scales, activations.
 
-use super::{Activation, CHEAP, DEAR, math, piece};
+use super::{Activation, CHEAP, DEAR, Xielu, math, piece};
 use crate::Cpu;
 use crate::isa::{Isa, Op, vectorize};
 use crate::naive::ops::{OAI_ALPHA, OAI_LIMIT, SWIGLU_LIMIT};
@@ -61,6 +61,18 @@ pub fn scale(cpu: Cpu<'_>, x: &mut [f32], s: f32) {
 pub fn softcap(cpu: Cpu<'_>, x: &mut [f32], cap: f32) {
     let n = piece(cpu, x.len(), 16, DEAR);
     cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Each { f: Softcap(cap), x }));
+}
+
+/// x within ±`limit`
+pub fn clamp(cpu: Cpu<'_>, x: &mut [f32], limit: f32) {
+    let n = piece(cpu, x.len(), 16, CHEAP);
+    cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Each { f: Clamp(limit), x }));
+}
+
+/// `x = xielu(x)`
+pub fn xielu(cpu: Cpu<'_>, x: &mut [f32], xielu: Xielu) {
+    let n = piece(cpu, x.len(), 16, DEAR);
+    cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Each { f: xielu, x }));
 }
 
 /// `gate = act(gate) · up`, or as the activation says.
@@ -146,6 +158,25 @@ impl Unary for Softcap {
     #[inline(always)]
     fn of<I: Isa>(&self, isa: I, x: I::F) -> I::F {
         self.cap(isa, x)
+    }
+}
+
+struct Clamp(f32);
+
+impl Unary for Clamp {
+    #[inline(always)]
+    fn of<I: Isa>(&self, isa: I, x: I::F) -> I::F {
+        isa.neg(at_most(isa, isa.neg(at_most(isa, x, self.0)), self.0))
+    }
+}
+
+impl Unary for Xielu {
+    #[inline(always)]
+    fn of<I: Isa>(&self, isa: I, x: I::F) -> I::F {
+        let above = isa.mul(isa.fma(isa.splat(self.above), x, isa.splat(self.slope)), x);
+        let bend = isa.sub(isa.sub(math::exp(isa, at_most(isa, x, self.edge)), isa.splat(1.0)), x);
+        let below = isa.fma(isa.splat(self.below), bend, isa.mul(isa.splat(self.slope), x));
+        isa.select(isa.lt(isa.zero(), x), above, below)
     }
 }
 
@@ -235,7 +266,7 @@ impl Binary for Activation {
                 let y = isa.neg(at_most(isa, isa.neg(at_most(isa, y, OAI_LIMIT)), OAI_LIMIT));
                 isa.add(y, isa.splat(1.0))
             }
-            Activation::SwigluLimited => isa.neg(at_most(isa, isa.neg(at_most(isa, y, SWIGLU_LIMIT)), SWIGLU_LIMIT)),
+            Activation::SwigluLimited => Clamp(SWIGLU_LIMIT).of(isa, y),
         };
         isa.mul(Unary::of(self, isa, x), y)
     }

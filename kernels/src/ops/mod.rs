@@ -12,7 +12,7 @@ mod route;
 
 pub use blend::blend;
 pub(crate) use elementwise::Softcap;
-pub use elementwise::{activate, add, add_bias, add_channels, copy_channels, glu, scale, scale_by, softcap};
+pub use elementwise::{activate, add, add_bias, add_channels, clamp, copy_channels, glu, scale, scale_by, softcap, xielu};
 pub use hyper::{Hyper, STRANDS, hyper_add, hyper_mix, hyper_weights};
 pub use norm::{layer_norm, rescale, rms_norm, rms_norm_in_place, softmax, sparsify};
 pub use rope::rope;
@@ -54,6 +54,20 @@ impl Activation {
         Activation::Sigmoid,
         Activation::Identity,
     ];
+}
+
+/// The activation xIELU, whose shape is trained (Huang 2024, <https://arxiv.org/abs/2411.13010>):
+/// `x > 0 ? (above·x + slope)·x : below·(exp(min(x, edge)) - 1 - x) + slope·x`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Xielu {
+    /// How steeply it bends above 0.
+    pub above: f32,
+    /// The same below.
+    pub below: f32,
+    /// Its slope at 0.
+    pub slope: f32,
+    /// A little less than 0.
+    pub edge: f32,
 }
 
 /// Which channels of a head a rotation turns together.
