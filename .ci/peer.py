@@ -25,6 +25,7 @@ OVERRIDES = {
         {1536: 6400, 96: 4096},
         0.2,
     ),
+    "smallthinker": ({"attention.sliding_window": 4096}, {}, BOUND),
 }
 
 

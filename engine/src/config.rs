@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Fault, Result};
 use crate::gguf::{Metadata, Value};
-use hob_kernels::ops::{Gate, STRANDS};
+use hob_kernels::ops::{Gate, STRANDS, Xielu};
 
 /// The numbers of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +80,12 @@ pub struct Config {
     pub final_softcap: Option<f32>,
     /// Factor on attention scores; 1/√key_dim where `None`.
     pub attention_scale: Option<f32>,
+    /// Bound of queries, keys and values as they are projected (OLMo 1, DBRX).
+    pub clamp_qkv: Option<f32>,
+    /// The activation of each layer's feed-forward block, where it is trained (Apertus).
+    pub xielu: Option<Vec<Xielu>>,
+    /// Factor on values (MiMo V2).
+    pub value_scale: Option<f32>,
     /// Factor on embeddings; what the family says where `None`.
     pub embedding_scale: Option<f32>,
     /// Factor on what each block adds to the residual stream (Granite).
@@ -392,6 +398,9 @@ impl Config {
             attention_softcap: positive(keys.f32("attn_logit_softcapping")?),
             final_softcap: positive(keys.f32("final_logit_softcapping")?),
             attention_scale: positive(keys.f32("attention.scale")?),
+            clamp_qkv: positive(keys.f32("attention.clamp_kqv")?),
+            xielu: xielu(meta, blocks)?,
+            value_scale: positive(keys.f32("attention.value_scale")?).filter(|scale| *scale != 1.0),
             embedding_scale: positive(keys.f32("embedding_scale")?),
             residual_scale: positive(keys.f32("residual_scale")?),
             logit_scale: positive(keys.f32("logit_scale")?),
@@ -570,6 +579,24 @@ fn sparsity(keys: &Keys<'_>, layers: usize) -> Result<Option<Vec<f32>>> {
         return Err(Error::Gguf(fault.found(format!("{} numbers", list.len()))));
     }
     Ok(Some(list.to_vec()))
+}
+
+/// The file has the parameters as they were trained: softplus of them is what bends (`XIELUActivation` of transformers).
+fn xielu(meta: &Metadata, layers: usize) -> Result<Option<Vec<Xielu>>> {
+    let softplus = |x: f32| (libm::log1p(libm::exp(-f64::from(x).abs())) + f64::from(x.max(0.0))) as f32;
+    let list = |key: &str| match meta.f32s(key)? {
+        Some(list) if list.len() == layers && list.iter().all(|x| x.is_finite()) => Ok(list),
+        list => {
+            let fault = Fault::at(key).expected(format!("{layers} finite numbers, one a layer"));
+            Err(Error::Gguf(fault.found(format!("{} numbers", list.map_or(0, |list| list.len())))))
+        }
+    };
+    if meta.get("xielu.alpha_p").is_none() {
+        return Ok(None);
+    }
+    let [above, below, slope, edge] = [list("xielu.alpha_p")?, list("xielu.alpha_n")?, list("xielu.beta")?, list("xielu.eps")?];
+    let of = |i: usize| Xielu { above: softplus(above[i]), below: slope[i] + softplus(below[i]), slope: slope[i], edge: edge[i] };
+    Ok(Some((0..layers).map(of).collect()))
 }
 
 fn strands(keys: &Keys<'_>) -> Result<Option<StrandConfig>> {

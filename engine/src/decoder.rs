@@ -324,6 +324,7 @@ impl<B: Backend> Decoder<B> {
 
     /// The caches' insides, after everything about the batch has been checked against them.
     fn admit<'a>(&self, batch: &[Entry], caches: &'a mut [&mut Cache]) -> Result<Vec<&'a mut Sequence<B>>> {
+        let learned = self.embedding.as_ref().and_then(Embedding::most);
         let refuse = |place: String, expected: String, found: String| Err(Error::Input(Fault::at(place).expected(expected).found(found)));
         let mut next: Vec<usize> = caches.iter().map(|c| c.len()).collect();
         let mut seen: Vec<bool> = vec![false; caches.len()];
@@ -342,6 +343,9 @@ impl<B: Backend> Decoder<B> {
             if *position >= caches[sequence].capacity() {
                 let fault = Fault::at("context").expected(format!("at most {} tokens", caches[sequence].capacity()));
                 return Err(Error::Input(fault.found("one more").help("shorten the prompt, or ask for a larger context")));
+            }
+            if let Some(most) = learned.filter(|most| *position >= *most) {
+                return refuse("context".into(), format!("at most the {most} positions that this model has learned"), "one more".into());
             }
             let continues = i > 0 && batch[i - 1].sequence == entry.sequence;
             if seen[sequence] && !continues {
@@ -368,7 +372,9 @@ fn read_per_token(gguf: &Gguf, config: &Config) -> WeightsRead {
     let mut read = WeightsRead { head: (config.vocab * config.width) as u64, ..WeightsRead::default() };
     for tensor in gguf.tensors().filter(|t| !config.drafts(&t.name)) {
         let (used, of) = match config.experts {
-            _ if tensor.name == "per_layer_token_embd.weight" || tensor.name == "token_embd.weight" && !tied => {
+            _ if ["per_layer_token_embd.weight", "position_embd.weight"].contains(&&*tensor.name)
+                || tensor.name == "token_embd.weight" && !tied =>
+            {
                 (1, tensor.dims.get(1).copied().unwrap_or(1).max(1))
             }
             Some(experts) if tensor.name.contains("_exps.") => (experts.used as u64, experts.count as u64),
@@ -429,6 +435,9 @@ impl<B: Backend> Decoder<B> {
         let mut line = format!("{}: vocabulary {}, width {}, context {}", c.architecture, c.vocab, c.width, c.context);
         if let Some(embedding) = self.embedding.as_ref().filter(|embedding| embedding.scale != 1.0) {
             line += &format!(", embedding ×{}", embedding.scale);
+        }
+        if let Some(most) = self.embedding.as_ref().and_then(Embedding::most) {
+            line += &format!(", {most} learned positions");
         }
         if let Some(scale) = c.residual_scale {
             line += &format!(", residual ×{scale}");

@@ -23,6 +23,8 @@ pub struct Family {
     pub activation: Activation,
     /// Factor on the embeddings where the file has none.
     pub embedding: EmbeddingScale,
+    /// Whether norms of the residual stream have weights.
+    pub norms: Norms,
     /// Which layers have the window, where the file has a window and does not say it itself.
     pub windows: Windows,
     /// What a window is.
@@ -31,8 +33,12 @@ pub struct Family {
     pub values: Values,
     /// Which layers turn queries and keys.
     pub ropes: Ropes,
+    /// When queries and keys are normed, where they are.
+    pub head_norms: HeadNorms,
     /// What the logit scale in the file does.
     pub logit_scale: LogitScale,
+    /// What a router sees.
+    pub router: RouterInput,
     /// How a router's logits become weights.
     pub gate: Gate,
     /// Whether the chosen weights are made to sum to one, where the file does not say.
@@ -54,6 +60,15 @@ pub enum EmbeddingScale {
     SqrtWidth,
 }
 
+/// Whether norms of the residual stream have weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norms {
+    /// They have.
+    Weighted,
+    /// They have none (OLMo 1).
+    Plain,
+}
+
 /// Which layers look through the sliding window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Windows {
@@ -61,6 +76,8 @@ pub enum Windows {
     All,
     /// All but the last of every n.
     AllButEvery(usize),
+    /// All but the first of every n.
+    AllButFirst(usize),
 }
 
 /// What a window shows.
@@ -94,6 +111,26 @@ pub enum Ropes {
     AllButEvery(usize),
     /// None: positions come in otherwise, or not at all.
     None,
+    /// None: a table has a vector for each position, which is added to the embedding (GPT-2).
+    Learned,
+}
+
+/// When queries and keys are normed by weights of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadNorms {
+    /// Before they are turned.
+    BeforeRope,
+    /// Afterwards (Hunyuan).
+    AfterRope,
+}
+
+/// What an expert's router sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterInput {
+    /// What its experts see.
+    Experts,
+    /// The residual stream at the beginning of the layer (SmallThinker: experts are known while attention goes on).
+    Layer,
 }
 
 /// What a logit scale does to the logits.
@@ -111,11 +148,14 @@ const BASE: Family = Family {
     pairing: Pairing::Halves,
     activation: Activation::Silu,
     embedding: EmbeddingScale::One,
+    norms: Norms::Weighted,
     windows: Windows::All,
     looks: Looks::Sliding,
     values: Values::Projected,
     ropes: Ropes::All,
+    head_norms: HeadNorms::BeforeRope,
     logit_scale: LogitScale::Factor,
+    router: RouterInput::Experts,
     gate: Gate::Softmax,
     renormalize: Renormalize::Yes,
     weighed: Weighed::Output,
@@ -338,13 +378,15 @@ pub static LACKING: &[(&str, &[&str])] = &[
     ("diffusion, by which all tokens are written at once", &["dream", "llada", "llada-moe", "rnd1", "diffusion-gemma"]),
     ("a time-mix block (RWKV)", &["rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"]),
     ("the selective scan of Mamba 1", &["mamba", "jamba", "plamo2"]),
-    ("a table of learned positions", &["gpt2", "starcoder"]),
     ("attention biased by distance (ALiBi)", &["bloom", "mpt", "refact", "jais"]),
     ("norms within its attention and feed-forward blocks", &["bitnet"]),
+    ("a feed-forward block beside its experts", &["arctic"]),
+    ("a choice of positions by an index (DeepSeek's sparse attention)", &["deepseek32", "glm-dsa"]),
+    ("its tokenizer, a search among all ways to cut a text", &["plamo3"]),
+    ("a table of learned positions", &["gpt2", "starcoder"]),
     ("norms without weights", &["olmo"]),
     ("a clamp on queries, keys and values", &["dbrx"]),
     ("layers without attention, or with a linear map in its place", &["deci"]),
-    ("a feed-forward block beside its experts", &["arctic"]),
     ("an output gate on attention", &["afmoe"]),
     ("its activation (xIELU)", &["apertus"]),
     ("query and key norms after the rotation", &["hunyuan-dense", "hunyuan-moe"]),
@@ -444,7 +486,7 @@ impl Family {
             Ropes::All => true,
             Ropes::Windowed => windowed,
             Ropes::AllButEvery(n) => index % n != n - 1,
-            Ropes::None => false,
+            Ropes::None | Ropes::Learned => false,
         }
     }
 
@@ -453,6 +495,7 @@ impl Family {
         match self.windows {
             Windows::All => true,
             Windows::AllButEvery(n) => index % n != n - 1,
+            Windows::AllButFirst(n) => index % n != 0,
         }
     }
 }

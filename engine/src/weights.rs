@@ -7,7 +7,7 @@ use crate::backend::{Backend, HeadWeights, Linear, Stored, Window};
 use crate::block::Norm;
 use crate::config::{Config, NormKind};
 use crate::error::{Error, Fault, Result};
-use crate::family::{Family, Looks};
+use crate::family::{Family, Looks, Norms};
 use crate::gguf::{Gguf, TensorInfo, TensorType};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -210,13 +210,24 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(Some(Norm { kind: self.config.norm, weight, bias, eps: self.config.eps, width }))
     }
 
-    /// A root-mean-square norm over `width` channels without a weight.
+    /// A norm of the residual stream, which some families give no weight.
+    ///
+    /// # Errors
+    /// As [`values`](Loader::values).
+    pub fn stream_norm(&self, base: &str) -> Result<Option<Norm<B>>> {
+        match self.family.norms {
+            Norms::Weighted => self.norm(base, self.config.width),
+            Norms::Plain => self.plain_norm(self.config.norm, self.config.width).map(Some),
+        }
+    }
+
+    /// A norm over `width` channels without a weight.
     ///
     /// # Errors
     /// Where the device cannot hold it.
-    pub fn plain_norm(&self, width: usize) -> Result<Norm<B>> {
+    pub fn plain_norm(&self, kind: NormKind, width: usize) -> Result<Norm<B>> {
         let weight = self.backend.vector(vec![1.0; width])?;
-        Ok(Norm { kind: NormKind::Rms, weight, bias: None, eps: self.config.eps, width })
+        Ok(Norm { kind, weight, bias: None, eps: self.config.eps, width })
     }
 
     /// What layer `index` sees of earlier positions.

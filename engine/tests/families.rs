@@ -174,7 +174,7 @@ fn unused(config: &Config, name: &str) -> bool {
 
 /// Tensors without which the model is another one, but still one.
 fn optional(name: &str) -> bool {
-    let parts = ["bias", "output.weight", "rope_f", "_norm", "shexp", "ffn_gate", "attn_sinks", "_scale.weight", ".scale"];
+    let parts = ["bias", "output.weight", "rope_f", "_norm", "shexp", "_gate", "probs_b", "attn_sinks", "_scale.weight", ".scale"];
     parts.iter().any(|p| name.contains(p))
 }
 
@@ -208,6 +208,16 @@ fn a_batch_that_does_not_fit_is_refused_and_the_cache_is_left_alone() {
     assert!(step(&entries(&[1], 0, 3)).contains("position"));
     assert!(step(&entries(&[1], 1, 0)).contains("sequence"));
     assert!(step(&entries(&[1; 65], 0, 0)).contains("64"));
+}
+
+#[test]
+fn a_position_that_was_not_learned_is_refused() {
+    let mut header = Header::read("gpt2");
+    header.tensors.iter_mut().find(|t| t.name == "position_embd.weight").unwrap().dims[1] = 8;
+    let model = load(&header.build(), &options(1)).unwrap();
+    assert_eq!(run(&*model, &TOKENS[..8], 3).len(), 8 * 80);
+    let error = model.step(&entries(&TOKENS, 0, 0), &mut [&mut cache(&*model)], &Canceller::new(), &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("8 positions"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,8 @@ mod entries;
 mod state;
 
 use crate::backend::{
-    Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, HeadWeights, Linear, Product, Qkv, Scan, Stored, Weighed,
+    Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, HeadWeights, Linear, Product, Qkv, Row, Scan, Stored,
+    Weighed,
 };
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
@@ -18,7 +19,7 @@ use hob_kernels::attention::{self, Lane};
 use hob_kernels::format::dequantize;
 use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Inputs, Matrix};
 use hob_kernels::naive::math::times_sigmoid;
-use hob_kernels::ops::{self, Activation, Router};
+use hob_kernels::ops::{self, Activation, Router, Xielu};
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
 pub use state::State;
@@ -236,11 +237,17 @@ impl Backend for CpuBackend {
         out.shape(rows, values.len() / rows).copy_from_slice(values);
     }
 
-    fn embed(&self, step: &mut Step, table: &Stored, scale: f32, out: &mut Tensor) {
-        let row = table.bytes.len() / table.rows;
-        let values = out.shape(step.ids.len(), table.cols);
-        for (id, out) in step.ids.iter().zip(values.chunks_exact_mut(table.cols)) {
-            dequantize(table.format, &table.bytes[*id as usize * row..][..row], out);
+    fn embed(&self, step: &mut Step, table: &Stored, by: Row, scale: f32, out: &mut Tensor) {
+        let row_bytes = table.bytes.len() / table.rows;
+        let mut values = out.shape(step.ids.len(), table.cols).chunks_exact_mut(table.cols);
+        let mut put = |row: usize| {
+            if let Some(out) = values.next() {
+                dequantize(table.format, &table.bytes[row * row_bytes..][..row_bytes], out);
+            }
+        };
+        match by {
+            Row::Token => step.ids.iter().for_each(|id| put(*id as usize)),
+            Row::Position => step.runs.iter().flat_map(|run| run.position..run.position + run.tokens).for_each(put),
         }
         if scale != 1.0 {
             ops::scale(self.cpu(&step.stop), out.values_mut(), scale);
@@ -445,6 +452,10 @@ impl Backend for CpuBackend {
         ops::activate(self.cpu(&step.stop), activation, x.values_mut());
     }
 
+    fn xielu(&self, step: &mut Step, xielu: Xielu, x: &mut Tensor) {
+        ops::xielu(self.cpu(&step.stop), x.values_mut(), xielu);
+    }
+
     fn route(&self, step: &mut Step, logits: &Tensor, router: &Router, bias: Option<&Vec<f32>>) {
         step.k = router.k;
         step.chosen.resize(logits.rows * router.k, 0);
@@ -514,9 +525,9 @@ impl Backend for CpuBackend {
     }
 
     fn gate(&self, _: &mut Step, x: &mut Tensor, gate: &Tensor) {
-        let width = x.width;
-        for (row, gate) in x.values_mut().chunks_exact_mut(width).zip(gate.values()) {
-            row.iter_mut().for_each(|x| *x = times_sigmoid(*x, *gate));
+        let width = x.width / gate.width;
+        for (run, gate) in x.values_mut().chunks_exact_mut(width).zip(gate.values()) {
+            run.iter_mut().for_each(|x| *x = times_sigmoid(*x, *gate));
         }
     }
 
@@ -552,6 +563,10 @@ impl Backend for CpuBackend {
 
     fn scale(&self, step: &mut Step, x: &mut Tensor, factor: f32) {
         ops::scale(self.cpu(&step.stop), x.values_mut(), factor);
+    }
+
+    fn clamp(&self, step: &mut Step, x: &mut Tensor, limit: f32) {
+        ops::clamp(self.cpu(&step.stop), x.values_mut(), limit);
     }
 
     fn softcap(&self, step: &mut Step, x: &mut Tensor, cap: f32) {

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::gguf::Bytes;
 use hob_kernels::Format;
 pub use hob_kernels::attention::Window;
-use hob_kernels::ops::{Activation, Router};
+use hob_kernels::ops::{Activation, Router, Xielu};
 use hob_kernels::recurrent::Shape;
 use std::ops::Range;
 
@@ -97,6 +97,15 @@ pub enum Glu {
     Gated,
     /// It goes on as it is (Nemotron-H).
     Plain,
+}
+
+/// Which row of a table a token gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// That of its id.
+    Token,
+    /// That of its position (GPT-2).
+    Position,
 }
 
 /// What an expert's weight multiplies.
@@ -218,8 +227,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn begin(&self, step: &mut Self::Step, batch: &[Entry], ropes: &[Rope], stop: &Canceller);
     /// Takes `rows` rows from the host, as [`read`](Backend::read) brought them there, from this back end or another.
     fn write(&self, step: &mut Self::Step, values: &[f32], rows: usize, out: &mut Self::Tensor);
-    /// `out[t] = scale · table[token of t]`.
-    fn embed(&self, step: &mut Self::Step, table: &Self::Weight, scale: f32, out: &mut Self::Tensor);
+    /// `out[t] = scale · table[token of t]`, or position.
+    fn embed(&self, step: &mut Self::Step, table: &Self::Weight, by: Row, scale: f32, out: &mut Self::Tensor);
     /// Normalises each row.
     fn norm(&self, step: &mut Self::Step, x: &Self::Tensor, norm: &Norm<Self>, out: &mut Self::Tensor);
     /// Normalises each run of the norm's width in place: query and key heads.
@@ -293,13 +302,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn glu(&self, step: &mut Self::Step, activation: Activation, gate: &mut Self::Tensor, up: &Self::Tensor);
     /// `x = activation(x)`.
     fn activate(&self, step: &mut Self::Step, activation: Activation, x: &mut Self::Tensor);
+    /// `x = xielu(x)`.
+    fn xielu(&self, step: &mut Self::Step, xielu: Xielu, x: &mut Self::Tensor);
     /// Chooses each token's experts; the choice stays in the step.
     fn route(&self, step: &mut Self::Step, logits: &Self::Tensor, router: &Router, bias: Option<&Self::Vector>);
     /// The same where `table` `[vocab, k]` settles the experts of each token.
     fn route_by_token(&self, step: &mut Self::Step, logits: &Self::Tensor, router: &Router, table: &[u32]);
     /// `out[t] = Σ weight · expert(x[t])` over the experts that [`route`](Backend::route) chose.
     fn experts(&self, step: &mut Self::Step, x: &Self::Tensor, experts: &ExpertWeights<Self>, out: &mut Self::Tensor);
-    /// `x[t] *= sigmoid(gate[t])`, one gate a token.
+    /// Each of the equal runs that make `x[t]` times sigmoid of its gate: one a token, or one a head.
     fn gate(&self, step: &mut Self::Step, x: &mut Self::Tensor, gate: &Self::Tensor);
     /// `out[t] = x[t][from..from + width]`.
     fn columns(&self, step: &mut Self::Step, x: &Self::Tensor, from: usize, width: usize, out: &mut Self::Tensor);
@@ -317,6 +328,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn add(&self, step: &mut Self::Step, x: &mut Self::Tensor, y: &Self::Tensor);
     /// `x *= factor`.
     fn scale(&self, step: &mut Self::Step, x: &mut Self::Tensor, factor: f32);
+    /// x within ±`limit`.
+    fn clamp(&self, step: &mut Self::Step, x: &mut Self::Tensor, limit: f32);
     /// `x = cap · tanh(x / cap)`.
     fn softcap(&self, step: &mut Self::Step, x: &mut Self::Tensor, cap: f32);
     /// The rows whose logits are wanted, in batch order.

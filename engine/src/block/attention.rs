@@ -11,20 +11,23 @@ use crate::backend::{Attend, Backend, Linear, Qkv, Window};
 use crate::block::rope::Rope;
 use crate::block::{Looks, Norm, Work};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
-use crate::config::{RopeConfig, Scaling, Tempered};
+use crate::config::{NormKind, RopeConfig, Scaling, Tempered};
 use crate::error::{Error, Fault, Result};
-use crate::family::Values;
+use crate::family::{HeadNorms, Values};
 use crate::weights::Loader;
 use hob_kernels::ops::Activation;
 use std::fmt;
 
-/// Whether what the heads bring is gated before the last map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OutputGate {
-    /// No.
+/// What the heads bring is gated before the last map, by σ of this.
+enum OutputGate<B: Backend> {
+    /// Nothing: it is not.
     None,
-    /// By σ of a second half of each head's rows of W_q (Qwen3-Next).
+    /// A second half of each head's rows of W_q (Qwen3-Next).
     BesideQueries,
+    /// A map of its own for each channel, `[heads · value_dim, width]` (Trinity).
+    Channels(Linear<B>),
+    /// The same for each head, `[heads, width]` (Step 3.5).
+    Heads(Linear<B>),
 }
 
 /// One attention layer.
@@ -34,9 +37,11 @@ pub struct Attention<B: Backend> {
     /// `None` where it looks at an earlier layer's.
     kv: Option<KeysValues<B>>,
     o: Linear<B>,
-    /// Of rotated queries and keys.
-    late_norm: Option<Norm<B>>,
-    gate: OutputGate,
+    /// Bound of queries, keys and values as they are projected.
+    clamp: Option<f32>,
+    /// Of rotated queries.
+    q_late: Option<Norm<B>>,
+    gate: OutputGate<B>,
     attend: Attend<B>,
     kv_heads: usize,
     key_dim: usize,
@@ -47,9 +52,13 @@ pub struct Attention<B: Backend> {
 struct KeysValues<B: Backend> {
     k: Linear<B>,
     k_norm: Option<Norm<B>>,
+    /// Of rotated keys.
+    k_late: Option<Norm<B>>,
     /// `None` where values are keys before their norm.
     v: Option<Linear<B>>,
     v_norm: Option<Norm<B>>,
+    /// Factor on values.
+    v_scale: Option<f32>,
 }
 
 /// What positions do to queries and keys, as numbers among the decoder's ropes.
@@ -77,23 +86,21 @@ impl<B: Backend> Attention<B> {
             return Err(Error::Model(fault.found(format!("none in layer {index}"))));
         }
         let name = |part: &str| format!("blk.{index}.{part}");
-        let gate = match loader.rows(&name("attn_q.weight")) {
-            Some(rows) if rows == 2 * heads * key_dim && key_dim == value_dim => OutputGate::BesideQueries,
-            Some(_) | None => OutputGate::None,
-        };
+        let gate = OutputGate::load(loader, index, key_dim, value_dim)?;
         let q_rows = match gate {
-            OutputGate::None => heads * key_dim,
+            OutputGate::None | OutputGate::Channels(_) | OutputGate::Heads(_) => heads * key_dim,
             OutputGate::BesideQueries => 2 * heads * key_dim,
         };
-        let (q, kv) = KeysValues::load(loader, index, [q_rows, kv_heads * key_dim, kv_heads * value_dim], kv_heads)?;
         let turns = Turns::load(loader, index, window, key_dim, ropes)?;
-        let late = config.late_norm.filter(|_| turns.k.is_some());
+        let (q, kv) = KeysValues::load(loader, index, [q_rows, kv_heads * key_dim, kv_heads * value_dim], kv_heads, &turns)?;
+        let [q_norm, q_late] = head_norms(loader, &name("attn_q_norm"), key_dim, heads, &turns)?;
         Ok(Attention {
             q,
-            q_norm: head_norm(loader, &name("attn_q_norm"), key_dim, heads)?,
+            q_norm,
             kv,
             o: loader.linear(&name("attn_output"), width, heads * value_dim)?,
-            late_norm: late.map(|_| loader.plain_norm(key_dim)).transpose()?,
+            clamp: config.clamp_qkv,
+            q_late,
             gate,
             attend: Attend {
                 heads,
@@ -126,9 +133,13 @@ impl<B: Backend> Attention<B> {
     /// `out = attention(h)`.
     pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
         let Work { step, h, q, k, v, mixed, gate, .. } = work;
-        let target = match self.gate {
+        let target = match &self.gate {
             OutputGate::None => &mut *q,
             OutputGate::BesideQueries => &mut *mixed,
+            OutputGate::Channels(map) | OutputGate::Heads(map) => {
+                backend.linear(step, h, &mut [(map, &mut *gate)]);
+                &mut *q
+            }
         };
         match &self.kv {
             None => backend.linear(step, h, &mut [(&self.q, target)]),
@@ -138,37 +149,68 @@ impl<B: Backend> Attention<B> {
                 backend.copy(step, k, v);
             }
         }
-        if self.gate == OutputGate::BesideQueries {
+        if let OutputGate::BesideQueries = self.gate {
             backend.split(step, mixed, self.attend.heads, self.key_dim, q, gate);
         }
         let norm = |step: &mut B::Step, x: &mut B::Tensor, norm: &Option<Norm<B>>| {
             norm.iter().for_each(|norm| backend.norm_in_place(step, x, norm));
         };
+        self.clamp.iter().for_each(|limit| backend.clamp(step, q, *limit));
         norm(step, q, &self.q_norm);
         self.turns.q.iter().for_each(|rope| backend.rotate(step, q, self.key_dim, *rope));
-        norm(step, q, &self.late_norm);
+        norm(step, q, &self.q_late);
         if let Some(kv) = &self.kv {
+            if let Some(limit) = self.clamp {
+                backend.clamp(step, k, limit);
+                backend.clamp(step, v, limit);
+            }
             norm(step, k, &kv.k_norm);
             self.turns.k.iter().for_each(|rope| backend.rotate(step, k, self.key_dim, *rope));
-            norm(step, k, &self.late_norm);
+            norm(step, k, &kv.k_late);
             norm(step, v, &kv.v_norm);
+            kv.v_scale.iter().for_each(|factor| backend.scale(step, v, *factor));
         }
         let qkv = Qkv { q, kv: self.kv.as_ref().map(|_| (&*k, Some(&*v))) };
         backend.attend(step, &self.attend, qkv, sequences, slot, mixed);
         let mixed = match self.gate {
             OutputGate::None => mixed,
-            OutputGate::BesideQueries => {
+            OutputGate::BesideQueries | OutputGate::Channels(_) => {
                 backend.glu(step, Activation::Sigmoid, gate, mixed);
                 gate
+            }
+            OutputGate::Heads(_) => {
+                backend.gate(step, mixed, gate);
+                mixed
             }
         };
         backend.linear(step, mixed, &mut [(&self.o, out)]);
     }
 }
 
+impl<B: Backend> OutputGate<B> {
+    /// That of layer `index`, as its tensors say.
+    fn load(loader: &Loader<'_, B>, index: usize, key_dim: usize, value_dim: usize) -> Result<OutputGate<B>> {
+        let (heads, width) = (loader.config.heads[index], loader.config.width);
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let map = |rows: usize| loader.linear(&name("attn_gate"), rows, width);
+        match (loader.rows(&name("attn_gate.weight")), loader.rows(&name("attn_q.weight"))) {
+            (Some(rows), _) if rows == heads => map(heads).map(OutputGate::Heads),
+            (Some(_), _) => map(heads * value_dim).map(OutputGate::Channels),
+            (None, Some(rows)) if rows == 2 * heads * key_dim && key_dim == value_dim => Ok(OutputGate::BesideQueries),
+            (None, _) => Ok(OutputGate::None),
+        }
+    }
+}
+
 impl<B: Backend> KeysValues<B> {
     /// What makes the queries, keys and values of layer `index`, whose heights are these.
-    fn load(loader: &Loader<'_, B>, index: usize, heights: [usize; 3], kv_heads: usize) -> Result<(Linear<B>, Option<KeysValues<B>>)> {
+    fn load(
+        loader: &Loader<'_, B>,
+        index: usize,
+        heights: [usize; 3],
+        kv_heads: usize,
+        turns: &Turns,
+    ) -> Result<(Linear<B>, Option<KeysValues<B>>)> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let (width, [q_rows, k_rows, v_rows]) = (loader.config.width, heights);
         if loader.kv_layer(index)? != index {
@@ -186,17 +228,31 @@ impl<B: Backend> KeysValues<B> {
         };
         let v_norm = match loader.family.values {
             Values::Projected => None,
-            Values::Normed | Values::NormedOrKeys => Some(loader.plain_norm(v_rows / kv_heads)?),
+            Values::Normed | Values::NormedOrKeys => Some(loader.plain_norm(NormKind::Rms, v_rows / kv_heads)?),
         };
-        let k_norm = head_norm(loader, &name("attn_k_norm"), k_rows / kv_heads, kv_heads)?;
-        Ok((q, Some(KeysValues { k, k_norm, v, v_norm })))
+        let [k_norm, k_late] = head_norms(loader, &name("attn_k_norm"), k_rows / kv_heads, kv_heads, turns)?;
+        Ok((q, Some(KeysValues { k, k_norm, k_late, v, v_norm, v_scale: loader.config.value_scale })))
     }
 }
 
-/// The norm of queries or keys: of each head by itself (Qwen 3), or of all heads together (OLMo 2), as long as its weight.
-fn head_norm<B: Backend>(loader: &Loader<'_, B>, name: &str, head_dim: usize, heads: usize) -> Result<Option<Norm<B>>> {
+/// The norms of queries or keys before the rope and after it: of each head by itself (Qwen 3), or of all heads together
+/// (OLMo 2), as long as its weight.
+fn head_norms<B: Backend>(
+    loader: &Loader<'_, B>,
+    name: &str,
+    head_dim: usize,
+    heads: usize,
+    turns: &Turns,
+) -> Result<[Option<Norm<B>>; 2]> {
     let all = loader.row_length(&format!("{name}.weight")) == Some(heads * head_dim);
-    loader.norm(name, if all { heads * head_dim } else { head_dim })
+    let own = loader.norm(name, if all { heads * head_dim } else { head_dim })?;
+    match loader.family.head_norms {
+        HeadNorms::BeforeRope => {
+            let plain = loader.config.late_norm.filter(|_| turns.k.is_some());
+            Ok([own, plain.map(|kind| loader.plain_norm(kind, head_dim)).transpose()?])
+        }
+        HeadNorms::AfterRope => Ok([None, own]),
+    }
 }
 
 impl Turns {
@@ -267,8 +323,13 @@ impl<B: Backend> fmt::Display for Attention<B> {
         if self.q.bias.is_some() {
             f.write_str(" bias")?;
         }
-        if self.gate == OutputGate::BesideQueries {
-            f.write_str(" gated")?;
+        if let Some(limit) = self.clamp {
+            write!(f, " within {limit}")?;
+        }
+        match self.gate {
+            OutputGate::None => {}
+            OutputGate::BesideQueries | OutputGate::Channels(_) => f.write_str(" gated")?,
+            OutputGate::Heads(_) => f.write_str(" gated by head")?,
         }
         match &self.q_norm {
             Some(norm) if norm.width == self.key_dim => f.write_str(" qk-norm")?,
@@ -279,10 +340,11 @@ impl<B: Backend> fmt::Display for Attention<B> {
             None => f.write_str(" shared kv")?,
             Some(KeysValues { v: None, .. }) => f.write_str(" v=k v-norm")?,
             Some(KeysValues { v_norm: Some(_), .. }) => f.write_str(" v-norm")?,
-            Some(KeysValues { v_norm: None, .. }) => {}
+            Some(KeysValues { v_scale: Some(factor), .. }) => write!(f, " v×{factor}")?,
+            Some(KeysValues { v_norm: None, v_scale: None, .. }) => {}
         }
         write!(f, " {}", self.turns.text)?;
-        if self.late_norm.is_some() {
+        if self.q_late.is_some() {
             f.write_str(" → qk-norm")?;
         }
         match self.attend.window {
@@ -310,9 +372,17 @@ mod tests {
         Attention {
             q: linear(q, width),
             q_norm: None,
-            kv: Some(KeysValues { k: linear(k, width), k_norm: None, v: Some(linear(v, width)), v_norm: None }),
+            kv: Some(KeysValues {
+                k: linear(k, width),
+                k_norm: None,
+                k_late: None,
+                v: Some(linear(v, width)),
+                v_norm: None,
+                v_scale: None,
+            }),
             o: linear(o, heads),
-            late_norm: None,
+            clamp: None,
+            q_late: None,
             gate: OutputGate::None,
             attend: Attend { heads, value_dim: 1, scale: 1.0, softcap: None, window: Window::None, sinks: None },
             kv_heads: 1,
@@ -339,6 +409,21 @@ mod tests {
         let two = Attention { turns, ..attention(2, 2, &q, [&k, &[3.0, 5.0], &[1.0, 0.0, 0.0, 1.0]], 2) };
         let second = |score: f64| 5.0 - 2.0 * sigmoid(score);
         gives(&two, &[1.0, 0.0, 0.0, 1.0], 2, &[rope(1.0)], &[3.0, 3.0, second(1f64.sin()), second(2.0 * 1f64.sin())]);
+    }
+
+    /// The value 8 comes no farther than 3.
+    #[test]
+    fn a_clamp_by_hand() {
+        let clamped = Attention { clamp: Some(3.0), ..attention(1, 1, &[1.0], [&[1.0], &[8.0], &[1.0]], 1) };
+        gives(&clamped, &[1.0], 1, &[], &[3.0]);
+    }
+
+    /// Two heads bring 8 each; their gates are σ(ln 3) = ¾ and σ(0) = ½.
+    #[test]
+    fn a_gate_for_each_head_by_hand() {
+        let heads = attention(2, 1, &[1.0, 1.0], [&[1.0], &[8.0], &[1.0, 0.0, 0.0, 1.0]], 1);
+        let gated = Attention { gate: OutputGate::Heads(linear(&[3f32.ln(), 0.0], 1)), ..heads };
+        gives(&gated, &[1.0], 1, &[], &[6.0, 4.0]);
     }
 
     /// Behind the query's row lies the gate's: σ(ln 3) = ¾ of the value 8.

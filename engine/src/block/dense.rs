@@ -4,7 +4,7 @@ use crate::backend::{Backend, Linear};
 use crate::block::{Work, activation_name};
 use crate::error::Result;
 use crate::weights::Loader;
-use hob_kernels::ops::Activation;
+use hob_kernels::ops::{Activation, Xielu};
 use std::fmt;
 
 /// One feed-forward block.
@@ -13,6 +13,8 @@ pub struct Dense<B: Backend> {
     up: Linear<B>,
     down: Linear<B>,
     activation: Activation,
+    /// In place of the activation, where it is trained.
+    xielu: Option<Xielu>,
     /// Standard deviations that a gate must be above its mean, where not all pass.
     sparse: Option<f32>,
     ff: usize,
@@ -29,11 +31,12 @@ impl<B: Backend> Dense<B> {
         if !loader.has(&name("ffn_gate.weight")) && loader.rows(&name("ffn_up.weight")) == Some(2 * ff) {
             let [gate, up] = loader.fused(&name("ffn_up"), [ff, ff], loader.config.width)?;
             let down = loader.linear(&name("ffn_down"), loader.config.width, ff)?;
-            return Ok(Dense { gate: Some(gate), up, down, activation: loader.family.activation, sparse: None, ff });
+            return Ok(Dense { gate: Some(gate), up, down, activation: loader.family.activation, xielu: None, sparse: None, ff });
         }
         let dense = Dense::of(loader, [&name("ffn_gate"), &name("ffn_up"), &name("ffn_down")], ff)?;
         let sparse = loader.config.sparsity.as_ref().map(|layers| layers[index]).filter(|sigmas| *sigmas != 0.0);
-        Ok(Dense { sparse, ..dense })
+        let xielu = loader.config.xielu.as_ref().map(|layers| layers[index]).filter(|_| dense.gate.is_none());
+        Ok(Dense { xielu, sparse, ..dense })
     }
 
     /// A block of the tensors `[gate, up, down]` with hidden width `ff`.
@@ -48,6 +51,7 @@ impl<B: Backend> Dense<B> {
             up: loader.linear(up, ff, width)?,
             down: loader.linear(down, width, ff)?,
             activation: loader.family.activation,
+            xielu: None,
             sparse: None,
             ff,
         })
@@ -67,7 +71,10 @@ impl<B: Backend> Dense<B> {
             }
             None => {
                 backend.linear(step, &work.h, &mut [(&self.up, &mut work.up)]);
-                backend.activate(step, self.activation, &mut work.up);
+                match self.xielu {
+                    Some(xielu) => backend.xielu(step, xielu, &mut work.up),
+                    None => backend.activate(step, self.activation, &mut work.up),
+                }
                 &work.up
             }
         };
@@ -78,7 +85,8 @@ impl<B: Backend> Dense<B> {
 impl<B: Backend> fmt::Display for Dense<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let glu = if self.gate.is_some() { " glu" } else { "" };
-        write!(f, "{}{glu} {}", activation_name(self.activation), self.ff)?;
+        let activation = if self.xielu.is_some() { "xielu" } else { activation_name(self.activation) };
+        write!(f, "{activation}{glu} {}", self.ff)?;
         self.sparse.map_or(Ok(()), |sigmas| write!(f, " above {sigmas:.2}σ"))
     }
 }
@@ -93,7 +101,7 @@ pub(super) mod tests {
     pub(in crate::block) fn dense(gate: Option<&[f32]>, up: &[f32], down: &[f32], activation: Activation) -> Dense<CpuBackend> {
         let width = up.len().isqrt();
         let gate = gate.map(|gate| linear(gate, width));
-        Dense { gate, up: linear(up, width), down: linear(down, width), activation, sparse: None, ff: width }
+        Dense { gate, up: linear(up, width), down: linear(down, width), activation, xielu: None, sparse: None, ff: width }
     }
 
     fn gives(dense: &Dense<CpuBackend>, h: [f32; 2], want: [f64; 2]) {
@@ -113,6 +121,14 @@ pub(super) mod tests {
     #[test]
     fn without_a_gate_by_hand() {
         gives(&dense(None, &[1.0, 1.0, 1.0, -1.0], &[2.0, 5.0, 1.0, 1.0], Activation::ReluSquared), [1.0, 2.0], [18.0, 9.0]);
+    }
+
+    /// up = (2, -1): (1·2 + ½)·2 above 0, and below it 2·(e⁻¹ - 1 + 1) - ½.
+    #[test]
+    fn a_trained_activation_by_hand() {
+        let one = &[1.0, 0.0, 0.0, 1.0];
+        let xielu = Some(Xielu { above: 1.0, below: 2.0, slope: 0.5, edge: -1e-6 });
+        gives(&Dense { xielu, ..dense(None, one, one, Activation::Relu) }, [2.0, -1.0], [5.0, 2.0 * (-1f64).exp() - 0.5]);
     }
 
     /// The gate (1, 3) has mean 2 and deviation 1. What is above 2 + ½: (0, ½), times up = (1, 3).

@@ -5,6 +5,7 @@ use crate::backend::{Backend, ExpertWeights, Glu, Linear, Weighed};
 use crate::block::dense::Dense;
 use crate::block::{Work, activation_name};
 use crate::error::{Error, Fault, Result};
+use crate::family::RouterInput;
 use crate::weights::Loader;
 use hob_kernels::ops::{Gate, GroupLimit, GroupScore, Renormalize, Router};
 use std::fmt;
@@ -12,6 +13,7 @@ use std::fmt;
 /// A layer's experts.
 pub struct Experts<B: Backend> {
     router: Linear<B>,
+    input: RouterInput,
     routing: Router,
     /// `[experts]`, added to the scores for the choice alone: it balances the load (Wang et al. 2024; DeepSeek-V3).
     bias: Option<B::Vector>,
@@ -53,12 +55,15 @@ impl<B: Backend> Experts<B> {
             Some(rows) => rows / 2,
             None => loader.rows(&up).ok_or_else(|| loader.missing(&up))?,
         };
-        let bias = loader.vector(&name("exp_probs_b.bias"), config.count)?;
+        // Converters differ about the ending.
+        let bias = ["exp_probs_b.bias", "exp_probs_b"].map(name).into_iter().find(|name| loader.has(name));
+        let bias = bias.map(|name| loader.vector(&name, config.count)).transpose()?.flatten();
         // A choice without bias goes by a group's best expert, as DeepSeek-V2's does.
         let score = if bias.is_some() { GroupScore::BestTwo } else { GroupScore::Best };
         let added = |part: &str, rows: usize| loader.vectors(&name(part), config.count, rows);
         Ok(Experts {
             router: loader.linear(&name("ffn_gate_inp"), config.count, width)?,
+            input: loader.family.router,
             routing: Router {
                 gate: config.gate.unwrap_or(loader.family.gate),
                 k: config.used,
@@ -99,8 +104,22 @@ impl<B: Backend> Experts<B> {
 
     /// `out = Σ experts(h) + shared(h)`.
     pub fn forward(&self, backend: &B, work: &mut Work<B>, out: &mut B::Tensor) {
-        self.choose(backend, work);
+        match self.input {
+            RouterInput::Experts => self.choose(backend, work),
+            RouterInput::Layer => {}
+        }
         self.compute(backend, work, out);
+    }
+
+    /// Chooses by `x`, the residual stream at the beginning of the layer, where its router does. What `h` holds is gone afterwards.
+    pub fn begin(&self, backend: &B, work: &mut Work<B>, x: &B::Tensor) {
+        match self.input {
+            RouterInput::Experts => {}
+            RouterInput::Layer => {
+                backend.copy(&mut work.step, x, &mut work.h);
+                self.choose(backend, work);
+            }
+        }
     }
 
     /// Chooses the experts of each token by `h`; the choice stays in the step.
@@ -170,6 +189,10 @@ impl<B: Backend> fmt::Display for Experts<B> {
         if *renormalize == Renormalize::Yes {
             f.write_str(" renorm")?;
         }
+        match self.input {
+            RouterInput::Experts => {}
+            RouterInput::Layer => f.write_str(" by the layer's input")?,
+        }
         let glu = if self.weights.glu == Glu::Gated { " glu" } else { "" };
         write!(f, " {}{glu} {}", activation_name(self.weights.activation), self.weights.ff)?;
         if self.weights.up_bias.is_some() {
@@ -198,6 +221,7 @@ pub(super) mod tests {
     pub(in crate::block) fn two_of(router: &[f32], [gate, up, down]: [&[f32]; 3], width: usize) -> Experts<CpuBackend> {
         Experts {
             router: linear(router, width),
+            input: RouterInput::Experts,
             routing: Router { gate: Gate::Softmax, k: 2, groups: None, renormalize: Renormalize::Yes, scale: 1.0 },
             bias: None,
             table: None,
@@ -242,6 +266,18 @@ pub(super) mod tests {
     #[test]
     fn a_bias_chooses_and_does_not_weigh() {
         gives(&Experts { bias: Some(vec![10.0, 0.0, 0.0]), ..experts() }, 37.0 / 7.0 + 2.0);
+    }
+
+    /// The layer began with 1, so the weights are ⅓ and ⅔; h is 2, of which they give 2·6 and 2·12, and the shared one 8.
+    #[test]
+    fn a_choice_by_the_layers_input_by_hand() {
+        let experts = Experts { input: RouterInput::Layer, ..experts() };
+        let (mut paper, mut out) = (Paper::new(&[1.0], 1, &[]), Default::default());
+        let (x, h) = (paper.tensor(&[1.0]), paper.tensor(&[2.0]));
+        experts.begin(&paper.backend, &mut paper.work, &x);
+        paper.work.h = h;
+        experts.forward(&paper.backend, &mut paper.work, &mut out);
+        paper.near(&out, &[4.0 + 16.0 + 4.0]);
     }
 
     /// ⅓ and ⅔ of h go in, by gate and by up: ⅓ · (3 · ⅓) and ⅔ · (6 · ⅔).

@@ -240,6 +240,14 @@ impl<B: Backend> FeedForward<B> {
         }
     }
 
+    /// What there is to do at the beginning of the layer, whose input is `x`. What `h` holds is gone afterwards.
+    pub fn begin(&self, backend: &B, work: &mut Work<B>, x: &B::Tensor) {
+        match self {
+            FeedForward::Experts(experts) => experts.begin(backend, work, x),
+            FeedForward::Dense(_) | FeedForward::Beside(_) => {}
+        }
+    }
+
     /// `out = ffn(h)`, where h is a norm of `x`.
     pub fn forward(&self, backend: &B, work: &mut Work<B>, x: &B::Tensor, out: &mut B::Tensor) {
         match self {

@@ -4,7 +4,7 @@
 use super::rope::{Pairing, Rope};
 use super::{Norm, Work};
 use crate::backend::cpu::CpuBackend;
-use crate::backend::{Backend, Linear, Stored};
+use crate::backend::{Backend, Linear, Row, Stored};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::cache::{CacheOptions, KvType, Sequence, StateSpec};
 use crate::config::{NormKind, RopeConfig, Scaling};
@@ -81,7 +81,7 @@ impl Paper {
     /// A tensor of as many rows.
     pub(super) fn tensor(&mut self, values: &[f32]) -> Tensor {
         let mut tensor = Tensor::default();
-        self.backend.embed(&mut self.work.step, &matrix(values, values.len() / self.rows), 1.0, &mut tensor);
+        self.backend.embed(&mut self.work.step, &matrix(values, values.len() / self.rows), Row::Token, 1.0, &mut tensor);
         tensor
     }
 

@@ -6,7 +6,7 @@
 //! ```
 //! Source: `modeling_gemma4.py` of Hugging Face transformers, `get_per_layer_inputs`, `project_per_layer_inputs` and the layer.
 
-use crate::backend::{Backend, Linear};
+use crate::backend::{Backend, Linear, Row};
 use crate::block::{Norm, Work};
 use crate::error::Result;
 use crate::weights::Loader;
@@ -46,7 +46,7 @@ impl<B: Backend> LayerInputs<B> {
     /// `work.inputs = e`, of the embeddings `x`.
     pub fn forward(&self, backend: &B, work: &mut Work<B>, x: &B::Tensor) {
         let step = &mut work.step;
-        backend.embed(step, &self.table, self.table_scale, &mut work.inputs);
+        backend.embed(step, &self.table, Row::Token, self.table_scale, &mut work.inputs);
         backend.linear(step, x, &mut [(&self.project, &mut work.up)]);
         backend.scale(step, &mut work.up, self.project_scale);
         backend.norm_in_place(step, &mut work.up, &self.norm);

@@ -34,7 +34,7 @@ impl<B: Backend> Head<B> {
             Linear { weight: loader.matrix("token_embd.weight", vocab, width)?, bias: None }
         };
         // LFM2 calls it by the name of the norm that other families have behind the embeddings.
-        let norm = match loader.norm("output_norm", width)? {
+        let norm = match loader.stream_norm("output_norm")? {
             Some(norm) => norm,
             None => loader.norm("token_embd_norm", width)?.ok_or_else(|| loader.missing("output_norm.weight or token_embd_norm.weight"))?,
         };

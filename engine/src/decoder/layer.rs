@@ -49,15 +49,13 @@ impl<B: Backend> Layer<B> {
     pub(super) fn load(loader: &Loader<'_, B>, index: usize, slot: usize, ropes: &mut Vec<Rope>) -> Result<Layer<B>> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let norm = |part: &str| loader.norm(&name(part), loader.config.width);
-        let mut pre = norm("attn_norm")?;
-        let mut post = norm("post_attention_norm")?;
-        let mut pre_ffn = norm("ffn_norm")?;
+        let mut pre = loader.stream_norm(&name("attn_norm"))?;
+        // DBRX's name for the same.
+        let mut post = if loader.has(&name("attn_output_norm.weight")) { norm("attn_output_norm")? } else { norm("post_attention_norm")? };
+        let mut pre_ffn = loader.stream_norm(&name("ffn_norm"))?;
         let post_ffn = norm("post_ffw_norm")?;
         if pre.is_some() && pre_ffn.is_none() && post_ffn.is_none() {
             pre_ffn = post.take();
-        }
-        if pre.is_none() && post.is_none() {
-            return Err(loader.missing(&name("attn_norm.weight")));
         }
         let mut residual = match loader.config.parallel_residual {
             Some(true) => Residual::Parallel,
@@ -70,7 +68,12 @@ impl<B: Backend> Layer<B> {
         }
         let ffn = FeedForward::load(loader, index)?;
         let mixers = Mixer::load(loader, index, ropes)?;
-        if mixers.is_empty() && ffn.is_none() {
+        // Searched architectures leave out what a layer can do without, and say so (Nemotron Super: Puzzle, Bercovich et al. 2024).
+        let without = loader.config.heads[index] == 0 && mixers.is_empty();
+        if pre.is_none() && post.is_none() && !(without && pre_ffn.is_some() == ffn.is_some()) {
+            return Err(loader.missing(&name("attn_norm.weight")));
+        }
+        if mixers.is_empty() && ffn.is_none() && !(without && loader.config.ff[index] == 0) {
             return Err(loader.missing(&name("attn_q.weight")));
         }
         let strands = match loader.config.strands {
@@ -121,6 +124,9 @@ impl<B: Backend> Layer<B> {
             ffn.forward(backend, work, z, y);
             second.write(backend, work, x, y);
             return running(stop);
+        }
+        if let Some(ffn) = &self.ffn {
+            ffn.begin(backend, work, x);
         }
         normed(backend, work, x, self.pre.as_ref());
         self.mix(backend, work, sequences, y, z);
@@ -224,9 +230,13 @@ impl<B: Backend> fmt::Display for Layer<B> {
             Ok(())
         };
         let mixers: Vec<_> = self.mixers.iter().map(Mixer::to_string).collect();
-        if let ([], Some(ffn)) = (&*mixers, &self.ffn) {
-            half(f, &self.pre, &ffn.to_string(), &self.post_ffn)?;
-            return f.write_str(" → +");
+        match (&*mixers, &self.ffn) {
+            ([], None) => return f.write_str("nothing"),
+            ([], Some(ffn)) => {
+                half(f, if self.pre.is_some() { &self.pre } else { &self.pre_ffn }, &ffn.to_string(), &self.post_ffn)?;
+                return f.write_str(" → +");
+            }
+            (_, _) => {}
         }
         half(f, &self.pre, &mixers.join(" + "), &self.post)?;
         if let Some(ffn) = &self.ffn {

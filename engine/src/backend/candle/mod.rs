@@ -17,7 +17,7 @@ mod strands;
 mod weight;
 
 use crate::backend::{
-    Attend, Backend, Convolved, DeltaRule, ExpertWeights, HeadInputs, HeadWeights, Linear, Product, Qkv, Scan, Stored, Window,
+    Attend, Backend, Convolved, DeltaRule, ExpertWeights, HeadInputs, HeadWeights, Linear, Product, Qkv, Row, Scan, Stored, Window,
 };
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::Norm;
@@ -29,7 +29,7 @@ use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
 use candle_core::{D, DType, Device, Tensor as Array};
 use candle_nn::{ops, rotary_emb};
-use hob_kernels::ops::{Activation, Router};
+use hob_kernels::ops::{Activation, Router, Xielu};
 use recurrent::Inputs;
 use state::State;
 use weight::{Shared, Weight};
@@ -287,10 +287,16 @@ impl Backend for CandleBackend {
         });
     }
 
-    fn embed(&self, step: &mut Step, table: &Weight, scale: f32, out: &mut Tensor) {
+    fn embed(&self, step: &mut Step, table: &Weight, by: Row, scale: f32, out: &mut Tensor) {
         step.attempt("embed", |step| {
             let Some(ids) = &step.ids else { return Ok(()) };
-            let rows = table.rows(ids)?;
+            let rows = match by {
+                Row::Token => table.rows(ids)?,
+                Row::Position => {
+                    let positions = step.runs.iter().flat_map(|run| run.position..run.position + run.tokens);
+                    table.rows(&Array::from_iter(positions.map(|p| p as u32), &self.device)?)?
+                }
+            };
             out.put(if scale == 1.0 { rows } else { rows.affine(f64::from(scale), 0.0)? });
             Ok(())
         });
@@ -466,6 +472,18 @@ impl Backend for CandleBackend {
         });
     }
 
+    fn xielu(&self, step: &mut Step, xielu: Xielu, x: &mut Tensor) {
+        step.attempt("xielu", |_| {
+            let Xielu { above, below, slope, edge } = xielu;
+            let over = x.get()?.relu()?;
+            let over = over.sqr()?.affine(f64::from(above), 0.0)?;
+            let under = x.get()?.minimum(f64::from(edge))?.exp()?.affine(1.0, -1.0)?.sub(x.get()?)?.affine(f64::from(below), 0.0)?;
+            let under = under.mul(&x.get()?.le(0f32)?.to_dtype(DType::F32)?)?;
+            x.put(over.add(&under)?.add(&x.get()?.affine(f64::from(slope), 0.0)?)?);
+            Ok(())
+        });
+    }
+
     fn route(&self, step: &mut Step, logits: &Tensor, router: &Router, bias: Option<&Array>) {
         step.attempt("route", |step| {
             step.choice = Some(experts::choose(logits.get()?, router, bias)?);
@@ -492,7 +510,9 @@ impl Backend for CandleBackend {
 
     fn gate(&self, step: &mut Step, x: &mut Tensor, gate: &Tensor) {
         step.attempt("gate", |_| {
-            x.put(x.get()?.broadcast_mul(&ops::sigmoid(gate.get()?)?)?);
+            let ((tokens, width), gates) = (x.get()?.dims2()?, gate.get()?.dim(1)?);
+            let runs = x.get()?.reshape((tokens, gates, width / gates))?;
+            x.put(runs.broadcast_mul(&ops::sigmoid(gate.get()?)?.unsqueeze(2)?)?.reshape((tokens, width))?);
             Ok(())
         });
     }
@@ -560,6 +580,13 @@ impl Backend for CandleBackend {
     fn scale(&self, step: &mut Step, x: &mut Tensor, factor: f32) {
         step.attempt("scale", |_| {
             x.put(x.get()?.affine(f64::from(factor), 0.0)?);
+            Ok(())
+        });
+    }
+
+    fn clamp(&self, step: &mut Step, x: &mut Tensor, limit: f32) {
+        step.attempt("clamp", |_| {
+            x.put(x.get()?.clamp(-limit, limit)?);
             Ok(())
         });
     }
