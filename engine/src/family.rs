@@ -292,6 +292,7 @@ pub static FAMILIES: &[Family] = &[
         fix: granite,
         ..BASE
     },
+    Family { names: &["hunyuan-dense", "hunyuan-moe"], models: "Hunyuan 0.5B to 7B, A13B", head_norms: HeadNorms::AfterRope, ..BASE },
     Family { names: &["internlm2"], models: "InternLM 2 and 2.5", pairing: Pairing::Adjacent, ..BASE },
     Family {
         names: &["minicpm"],
@@ -389,7 +390,6 @@ pub static LACKING: &[(&str, &[&str])] = &[
     ("layers without attention, or with a linear map in its place", &["deci"]),
     ("an output gate on attention", &["afmoe"]),
     ("its activation (xIELU)", &["apertus"]),
-    ("query and key norms after the rotation", &["hunyuan-dense", "hunyuan-moe"]),
     ("tokens of pictures", &["chameleon", "cogvlm", "mllama"]),
     ("drafting, for which it goes with another model: open that one", &["eagle3", "dflash", "gemma4-assistant"]),
 ];
