@@ -293,6 +293,7 @@ pub static FAMILIES: &[Family] = &[
         ..BASE
     },
     Family { names: &["hunyuan-dense", "hunyuan-moe"], models: "Hunyuan 0.5B to 7B, A13B", head_norms: HeadNorms::AfterRope, ..BASE },
+    Family { names: &["hy_v3"], models: "Hunyuan 3", gate: Gate::Sigmoid, ..BASE },
     Family { names: &["internlm2"], models: "InternLM 2 and 2.5", pairing: Pairing::Adjacent, ..BASE },
     Family {
         names: &["minicpm"],
