@@ -278,6 +278,14 @@ pub static FAMILIES: &[Family] = &[
     Family { names: &["dots1"], models: "dots.llm1", gate: Gate::Sigmoid, renormalize: Renormalize::No, ..BASE },
     Family { names: &["ernie4_5"], models: "ERNIE 4.5", pairing: Pairing::Adjacent, ..BASE },
     Family { names: &["ernie4_5-moe"], models: "ERNIE 4.5 MoE", pairing: Pairing::Adjacent, ..BASE },
+    Family {
+        names: &["exaone-moe"],
+        models: "K-EXAONE",
+        windows: Windows::AllButEvery(4),
+        ropes: Ropes::Windowed,
+        gate: Gate::Sigmoid,
+        ..BASE
+    },
     Family { names: &["exaone"], models: "EXAONE 3 and 3.5", ..BASE },
     Family { names: &["exaone4"], models: "EXAONE 4", windows: Windows::AllButEvery(4), ropes: Ropes::Windowed, ..BASE },
     Family { names: &["falcon"], models: "Falcon 7B, 40B and 180B", activation: Activation::Gelu, ..BASE },
