@@ -342,6 +342,15 @@ pub static FAMILIES: &[Family] = &[
         fix: nemotron_h,
         ..BASE
     },
+    Family {
+        names: &["afmoe"],
+        models: "Trinity",
+        embedding: EmbeddingScale::SqrtWidth,
+        windows: Windows::AllButEvery(4),
+        ropes: Ropes::Windowed,
+        gate: Gate::Sigmoid,
+        ..BASE
+    },
     Family { names: &["maincoder"], models: "Maincoder", pairing: Pairing::Adjacent, head_norms: HeadNorms::AfterRope, ..BASE },
     Family { names: &["falcon-h1"], models: "Falcon-H1", ..BASE },
     Family { names: &["lfm2"], models: "LFM2", ..BASE },
@@ -399,7 +408,6 @@ pub static LACKING: &[(&str, &[&str])] = &[
     ("norms without weights", &["olmo"]),
     ("a clamp on queries, keys and values", &["dbrx"]),
     ("layers without attention, or with a linear map in its place", &["deci"]),
-    ("an output gate on attention", &["afmoe"]),
     ("its activation (xIELU)", &["apertus"]),
     ("tokens of pictures", &["chameleon", "cogvlm", "mllama"]),
     ("drafting, for which it goes with another model: open that one", &["eagle3", "dflash", "gemma4-assistant"]),
