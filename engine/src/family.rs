@@ -311,6 +311,7 @@ pub static FAMILIES: &[Family] = &[
         fix: minicpm,
         ..BASE
     },
+    Family { names: &["minicpm3"], models: "MiniCPM3", logit_scale: LogitScale::Divisor, fix: minicpm, ..BASE },
     Family { names: &["mimo2"], models: "MiMo V2", gate: Gate::Sigmoid, ..BASE },
     Family { names: &["minimax-m2"], models: "MiniMax M2", gate: Gate::Sigmoid, ..BASE },
     Family { names: &["nemotron"], models: "Nemotron 4, Minitron", activation: Activation::ReluSquared, ..BASE },
