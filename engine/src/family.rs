@@ -352,6 +352,7 @@ pub static FAMILIES: &[Family] = &[
         gate: Gate::Sigmoid,
         ..BASE
     },
+    Family { names: &["apertus"], models: "Apertus", ..BASE },
     Family { names: &["deci"], models: "Llama Nemotron Super and Ultra", pairing: Pairing::Adjacent, ..BASE },
     Family { names: &["maincoder"], models: "Maincoder", pairing: Pairing::Adjacent, head_norms: HeadNorms::AfterRope, ..BASE },
     Family { names: &["mellum"], models: "Mellum 2", windows: Windows::AllButEvery(4), fix: olmo2, ..BASE },
@@ -410,7 +411,6 @@ pub static LACKING: &[(&str, &[&str])] = &[
     ("a table of learned positions", &["gpt2", "starcoder"]),
     ("norms without weights", &["olmo"]),
     ("a clamp on queries, keys and values", &["dbrx"]),
-    ("its activation (xIELU)", &["apertus"]),
     ("tokens of pictures", &["chameleon", "cogvlm", "mllama"]),
     ("drafting, for which it goes with another model: open that one", &["eagle3", "dflash", "gemma4-assistant"]),
 ];
