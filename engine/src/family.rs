@@ -356,6 +356,7 @@ pub static FAMILIES: &[Family] = &[
     Family { names: &["dbrx"], models: "DBRX", ..BASE },
     Family { names: &["gpt2"], models: "GPT-2", activation: Activation::GeluTanh, ropes: Ropes::Learned, ..BASE },
     Family { names: &["olmo"], models: "OLMo 1", pairing: Pairing::Adjacent, norms: Norms::Plain, ..BASE },
+    Family { names: &["starcoder"], models: "StarCoder, SantaCoder", activation: Activation::GeluTanh, ropes: Ropes::Learned, ..BASE },
     Family { names: &["deci"], models: "Llama Nemotron Super and Ultra", pairing: Pairing::Adjacent, ..BASE },
     Family { names: &["maincoder"], models: "Maincoder", pairing: Pairing::Adjacent, head_norms: HeadNorms::AfterRope, ..BASE },
     Family { names: &["mellum"], models: "Mellum 2", windows: Windows::AllButEvery(4), fix: olmo2, ..BASE },
@@ -411,7 +412,6 @@ pub static LACKING: &[(&str, &[&str])] = &[
     ("a feed-forward block beside its experts", &["arctic"]),
     ("a choice of positions by an index (DeepSeek's sparse attention)", &["deepseek32", "glm-dsa"]),
     ("its tokenizer, a search among all ways to cut a text", &["plamo3"]),
-    ("a table of learned positions", &["starcoder"]),
     ("tokens of pictures", &["chameleon", "cogvlm", "mllama"]),
     ("drafting, for which it goes with another model: open that one", &["eagle3", "dflash", "gemma4-assistant"]),
 ];
