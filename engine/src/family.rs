@@ -357,6 +357,7 @@ pub static FAMILIES: &[Family] = &[
     Family { names: &["gpt2"], models: "GPT-2", activation: Activation::GeluTanh, ropes: Ropes::Learned, ..BASE },
     Family { names: &["olmo"], models: "OLMo 1", pairing: Pairing::Adjacent, norms: Norms::Plain, ..BASE },
     Family { names: &["starcoder"], models: "StarCoder, SantaCoder", activation: Activation::GeluTanh, ropes: Ropes::Learned, ..BASE },
+    Family { names: &["codeshell"], models: "CodeShell", activation: Activation::GeluTanh, ..BASE },
     Family { names: &["deci"], models: "Llama Nemotron Super and Ultra", pairing: Pairing::Adjacent, ..BASE },
     Family { names: &["maincoder"], models: "Maincoder", pairing: Pairing::Adjacent, head_norms: HeadNorms::AfterRope, ..BASE },
     Family { names: &["mellum"], models: "Mellum 2", windows: Windows::AllButEvery(4), fix: olmo2, ..BASE },
