@@ -359,6 +359,7 @@ pub static FAMILIES: &[Family] = &[
     Family { names: &["starcoder"], models: "StarCoder, SantaCoder", activation: Activation::GeluTanh, ropes: Ropes::Learned, ..BASE },
     Family { names: &["codeshell"], models: "CodeShell", activation: Activation::GeluTanh, ..BASE },
     Family { names: &["deci"], models: "Llama Nemotron Super and Ultra", pairing: Pairing::Adjacent, ..BASE },
+    Family { names: &["jais2"], models: "Jais 2", activation: Activation::ReluSquared, ..BASE },
     Family { names: &["maincoder"], models: "Maincoder", pairing: Pairing::Adjacent, head_norms: HeadNorms::AfterRope, ..BASE },
     Family { names: &["mellum"], models: "Mellum 2", windows: Windows::AllButEvery(4), fix: olmo2, ..BASE },
     Family { names: &["falcon-h1"], models: "Falcon-H1", ..BASE },
