@@ -363,6 +363,7 @@ pub static FAMILIES: &[Family] = &[
     Family { names: &["maincoder"], models: "Maincoder", pairing: Pairing::Adjacent, head_norms: HeadNorms::AfterRope, ..BASE },
     Family { names: &["mellum"], models: "Mellum 2", windows: Windows::AllButEvery(4), fix: olmo2, ..BASE },
     Family { names: &["openelm"], models: "OpenELM", ..BASE },
+    Family { names: &["paddleocr"], models: "the text of PaddleOCR-VL", ..BASE },
     Family { names: &["pangu-embedded"], models: "openPangu Embedded", ..BASE },
     Family { names: &["plm"], models: "PLM 1.8B", pairing: Pairing::Adjacent, activation: Activation::ReluSquared, ..BASE },
     Family { names: &["falcon-h1"], models: "Falcon-H1", ..BASE },
