@@ -366,6 +366,16 @@ pub static FAMILIES: &[Family] = &[
     Family { names: &["paddleocr"], models: "the text of PaddleOCR-VL", ..BASE },
     Family { names: &["pangu-embedded"], models: "openPangu Embedded", ..BASE },
     Family { names: &["plm"], models: "PLM 1.8B", pairing: Pairing::Adjacent, activation: Activation::ReluSquared, ..BASE },
+    Family {
+        names: &["smallthinker"],
+        models: "SmallThinker",
+        activation: Activation::Relu,
+        windows: Windows::AllButFirst(4),
+        ropes: Ropes::Windowed,
+        router: RouterInput::Layer,
+        gate: Gate::Sigmoid,
+        ..BASE
+    },
     Family { names: &["falcon-h1"], models: "Falcon-H1", ..BASE },
     Family { names: &["lfm2"], models: "LFM2", ..BASE },
     Family { names: &["lfm2moe"], models: "LFM2 MoE", gate: Gate::Sigmoid, ..BASE },
