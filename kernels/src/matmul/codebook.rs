@@ -9,7 +9,7 @@
 #![allow(non_camel_case_types)] // ggml's names
 
 use super::formats::{look_up, set_scales, signed_bytes};
-use super::quantized::{K, KCodes, KFormat, Panel, Quant, Widened, set_scaled};
+use super::panel::{K, KCodes, KFormat, Panel, Quant, Widened, set_scaled};
 use super::{Inputs, Wide};
 use crate::Format;
 use crate::format::Block;

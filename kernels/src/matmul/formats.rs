@@ -5,7 +5,7 @@
 
 #![allow(non_camel_case_types)] // ggml's names
 
-use super::quantized::{Blocks32, Codes, FlatFormat, K, KCodes, KFormat, Panel, set_signed};
+use super::panel::{Blocks32, Codes, FlatFormat, K, KCodes, KFormat, Panel, set_signed};
 use crate::format::table::{E2M1, NONLINEAR};
 use crate::isa::{Isa, Rows};
 

@@ -19,6 +19,7 @@ mod experts;
 mod float;
 mod formats;
 mod inputs;
+mod panel;
 mod quantized;
 
 pub use experts::{ExpertProduct, Groups, InputRow, matmul_experts};
