@@ -138,6 +138,10 @@ fn bring(model: &Path, reference: &Reference, absent: Absent) -> Result<PathBuf,
     }
     let hub = crate::pull::hub()?;
     let remote = crate::pull::look_up(&hub, reference)?;
+    if let (None, Some((path, who))) = (hub.local(&remote), crate::pull::elsewhere(&remote)) {
+        crate::terminal::note_dim(&format!("the very file is here, in the store of {who}"));
+        return Ok(path);
+    }
     if absent == Absent::Asked && hub.local(&remote).is_none() {
         aside(&format!("{} is not on this machine.\n  {}\n", printable(&name.to_string()), crate::pull::describe(&hub, &remote)));
         if !agreed("Download it?", Answer::Yes)? {

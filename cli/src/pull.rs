@@ -158,7 +158,7 @@ fn bar(total: u64) -> ProgressBar {
 }
 
 /// The same file in another program's store, by its hash.
-fn elsewhere(remote: &Remote) -> Option<(PathBuf, String)> {
+pub(crate) fn elsewhere(remote: &Remote) -> Option<(PathBuf, String)> {
     let [file] = remote.files.as_slice() else { return None };
     let hash = file.sha256.as_ref()?;
     let here = models::listing(&[]);

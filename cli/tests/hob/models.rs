@@ -50,9 +50,8 @@ impl Home {
     /// ollama's `loom:4b`, a broken `gone:1b`, and files of one's own.
     fn furnished(name: &str) -> Home {
         let home = Home::new(name);
-        let hash = "a".repeat(64);
-        home.tiny(&format!(".ollama/models/blobs/sha256-{hash}"));
-        for (name, hash) in [("loom/4b", hash), ("gone/1b", "d".repeat(64))] {
+        home.tiny(&format!(".ollama/models/blobs/sha256-{BLOB}"));
+        for (name, hash) in [("loom/4b", BLOB.to_owned()), ("gone/1b", "d".repeat(64))] {
             let manifest = home.at(&format!(".ollama/models/manifests/registry.ollama.ai/library/{name}"));
             fs::create_dir_all(manifest.parent().expect("a folder")).expect("a folder");
             let layer = json!({ "mediaType": "application/vnd.ollama.image.model", "digest": format!("sha256:{hash}"), "size": 1 });
@@ -148,13 +147,16 @@ fn removing_asks_and_says_what_goes() {
     assert!(!own.exists() && home.at("own/knit-Q4_K_M.gguf").exists());
 }
 
-/// A hub with one model, the tiny one; what it was asked, and how many bytes a second it gives.
+/// What ollama's store in [`Home::furnished`] calls its file, and a hub the same one.
+const BLOB: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// A hub with two models, both the tiny one, of which one has a known hash; what it was asked, and how many bytes a second it gives.
 struct Hub {
     endpoint: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-/// The tiny model's SHA-256 is not computed here: the hub tells none, and the size stands in for it.
+/// The tiny model's SHA-256 is not computed here: the hub tells none of it that is downloaded, and the size stands in for it.
 fn hub(rate: usize) -> Hub {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
@@ -186,6 +188,9 @@ fn serve(mut out: TcpStream, asked: &Mutex<Vec<String>>, rate: usize) -> std::io
     let model = fs::read(TINY)?;
     let (status, body) = if first.contains("/api/models/ada/Loom-GGUF/") {
         let file = json!({ "rfilename": "loom-Q4_K_M.gguf", "size": model.len(), "blobId": "b10b" });
+        (200, json!({ "sha": "c0ffee", "siblings": [file] }).to_string().into_bytes())
+    } else if first.contains("/api/models/ada/Twin-GGUF/") {
+        let file = json!({ "rfilename": "twin-Q4_K_M.gguf", "size": model.len(), "lfs": { "sha256": BLOB, "size": model.len() } });
         (200, json!({ "sha": "c0ffee", "siblings": [file] }).to_string().into_bytes())
     } else if first.contains("/ada/Loom-GGUF/resolve/c0ffee/loom-Q4_K_M.gguf") {
         (if from > 0 { 206 } else { 200 }, model[from..].to_vec())
@@ -254,6 +259,16 @@ fn a_command_downloads_what_it_needs_where_it_is_told_to() {
     let done = home.command(&["run", "ada/Loom-GGUF", "--yes", "--tokens", "1", "-n", "1"]).env("HF_ENDPOINT", &hub.endpoint).output();
     let done = Done::new(done.expect("hob runs"));
     assert_eq!(done.code, Some(0), "{}", done.err);
+}
+
+#[test]
+fn the_very_file_of_another_store_is_used_in_place_of_a_download() {
+    let (home, hub) = (Home::furnished("twin"), hub(1 << 30));
+    for args in [&["pull", "ada/Twin-GGUF"][..], &["run", "ada/Twin-GGUF", "--yes", "--tokens", "1", "-n", "1"]] {
+        let done = Done::new(home.command(args).env("HF_ENDPOINT", &hub.endpoint).output().expect("hob runs"));
+        assert!(done.code == Some(0) && done.err.contains("in the store of ollama (loom:4b)"), "{args:?}: {}", done.err);
+    }
+    assert!(hub.asked.lock().expect("no panic").iter().all(|asked| !asked.contains("/resolve/")));
 }
 
 #[test]
