@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn less() {
         for (unit, low, high) in [(32, 1016, -1016), (32, -1016, -1016), (32, 3, 4), (16, 2032, 2032), (16, -2032, 7)] {
-            let less = Less { unit, halves: (-unit * low & 0xffff) | (-unit * high) << 16 };
+            let less = Less { unit, halves: ((-unit * low) & 0xffff) | ((-unit * high) << 16) };
             for bias in [4, 8, 16, 32, 128] {
                 let (factor, shift) = less.steps(bias);
                 let sum = -unit * low * i32::from(factor) + -unit * high * i32::from(factor);

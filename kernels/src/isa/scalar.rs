@@ -262,7 +262,7 @@ impl Isa for Scalar {
     fn mul_pairs(self, a: I, b: I) -> I {
         from_fn(|i| {
             let (a, b) = (halves(a[i]), halves(b[i]));
-            (a[0] * b[0] & 0xffff) | (a[1] * b[1] << 16)
+            ((a[0] * b[0]) & 0xffff) | ((a[1] * b[1]) << 16)
         })
     }
 

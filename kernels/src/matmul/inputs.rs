@@ -14,22 +14,22 @@ use crate::isa::{self, Isa, OneToken, Op};
 use crate::naive::matmul::TINY;
 use crate::{Cpu, Format};
 
-/// 256 activations with one scale.
+/// 256 activations with one scale. The order is that of use: what K formats without biases want beside the codes lies on one line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Wide {
     /// Four codes a word, as they are broadcast.
     pub(crate) q: [[u8; 4]; 64],
-    /// Sums of 16 as pairs of i16: (4i, 4i + 2), (4i + 1, 4i + 3), as `even_bytes` and `odd_bytes` deliver scales.
-    pub(crate) pairs16: [i32; 8],
     /// Sums of 16, in their order, times -16: half of what codes that are 32 too large have to give back.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // one shape of 256 bits has need of it
     pub(crate) minus16: [i16; 16],
-    /// Sums of 32, in pairs likewise.
+    /// Sums of 32 as pairs of i16, as [`Wide::pairs16`].
     pub(crate) pairs32: [i32; 4],
-    /// Sums of 16, in their order, as [`Less::halves`] of [`Wide::UNIT`].
-    pub(crate) less16: [i32; 16],
     pub(crate) d: f32,
+    /// Sums of 16, in their order, as [`Less::halves`](crate::isa::Less::halves) of [`Wide::UNIT`].
+    pub(crate) less16: [i32; 16],
+    /// Sums of 16 as pairs of i16: (4i, 4i + 2), (4i + 1, 4i + 3), as `even_bytes` and `odd_bytes` deliver scales.
+    pub(crate) pairs16: [i32; 8],
 }
 
 /// Eight times 32 activations with a scale each.
@@ -38,9 +38,9 @@ pub(crate) struct Wide {
 pub(crate) struct Flat {
     pub(crate) q: [[u8; 4]; 64],
     pub(crate) d: [f32; 8],
-    pub(crate) sums: [i32; 8],
-    /// The sums, as [`Less::halves`] of [`Flat::UNIT`].
+    /// The sums, as [`Less::halves`](crate::isa::Less::halves) of [`Flat::UNIT`].
     pub(crate) less: [i32; 8],
+    pub(crate) sums: [i32; 8],
 }
 
 impl Wide {
