@@ -533,7 +533,7 @@ impl Family {
         match self.windows {
             Windows::All => true,
             Windows::AllButEvery(n) => index % n != n - 1,
-            Windows::AllButFirst(n) => index % n != 0,
+            Windows::AllButFirst(n) => !index.is_multiple_of(n),
         }
     }
 }
