@@ -350,6 +350,7 @@ impl Less {
 
 /// How an instruction set multiplies bytes of weights that are signed.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // the others take them directly
 pub(crate) enum SignedBytes {
     /// [`Isa::dot`] takes them as they are.
     Direct,
