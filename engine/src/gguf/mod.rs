@@ -9,9 +9,8 @@
 //! ```
 //!
 //! The file is mapped, not read: opening costs the header, whatever the size of the weights; what will be computed with is read
-//! ahead by a thread of its own. Everything
-//! the header claims is checked here, once (counts against the bytes that are left before anything is allocated,
-//! dimensions and offsets for overflow, tensors for bounds and overlap), so that the rest of hob indexes freely.
+//! ahead by a thread of its own. Everything the header claims is checked here, once (counts against the bytes that are left before
+//! anything is allocated, dimensions and offsets for overflow, tensors for bounds and overlap), so that the rest of hob indexes freely.
 //!
 //! Source: the GGUF specification (ggml, docs/gguf.md), versions 2 and 3.
 

@@ -22,7 +22,7 @@ pub(super) type IQ4_XS = K<IQ4XSBlock>;
 impl KFormat for IQ4XSBlock {
     type Like = IQ4XSBlock;
     const GROUP: usize = 16;
-    const FLUSH: usize = 4; // where such codes have 16 bits at all
+    const FLUSH: usize = 4; // not asked for: where NARROW, signed codes are widened
     const CODES: KCodes = KCodes::Signed;
 
     #[inline(always)]

@@ -369,7 +369,7 @@ pub(super) type Q8_0 = Blocks32<Q80Block>;
 
 impl FlatFormat for Q80Block {
     type Like = Q80Block;
-    const FLUSH: usize = 8; // where such codes have 16 bits at all
+    const FLUSH: usize = 8; // not asked for: where NARROW, signed codes are widened
     const CODES: Codes = Codes::Signed;
 
     #[inline(always)]
