@@ -2,27 +2,30 @@
 
 mod entries;
 mod state;
+mod step;
 
 use crate::backend::{
     Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, HeadWeights, Linear, Product, Qkv, Row, Scan, Stored,
     Weighed,
 };
-use crate::batch::{Canceller, Entry, Logits};
+use crate::batch::{Canceller, Entry};
 use crate::block::Norm;
 use crate::block::compressed::Pooled;
-use crate::block::rope::{Pairing, Rope};
+use crate::block::rope::Rope;
 use crate::block::strands::Strands;
 use crate::cache::{Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
 use hob_kernels::attention::{self, Lane};
 use hob_kernels::format::dequantize;
-use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Inputs, Matrix};
+use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Matrix};
 use hob_kernels::naive::math::times_sigmoid;
 use hob_kernels::ops::{self, Activation, Router, Xielu};
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
 pub use state::State;
+use step::{Angles, Run};
+pub use step::{Step, Tensor};
 
 /// Runs a decoder on this machine's CPU.
 pub struct CpuBackend {
@@ -42,95 +45,6 @@ impl CpuBackend {
 
     fn cpu<'a>(&'a self, stop: &'a Canceller) -> Cpu<'a> {
         Cpu { level: self.level, pool: &self.pool, stop: stop.flag() }
-    }
-}
-
-/// Activations `[rows, width]`, in a buffer that only grows.
-#[derive(Default)]
-pub struct Tensor {
-    data: Vec<f32>,
-    rows: usize,
-    width: usize,
-}
-
-impl Tensor {
-    fn values(&self) -> &[f32] {
-        &self.data[..self.rows * self.width]
-    }
-
-    fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.data[..self.rows * self.width]
-    }
-
-    /// Takes this shape; what it holds is left from before.
-    fn shape(&mut self, rows: usize, width: usize) -> &mut [f32] {
-        (self.rows, self.width) = (rows, width);
-        if self.data.len() < rows * width {
-            self.data.resize(rows * width, 0.0);
-        }
-        self.values_mut()
-    }
-}
-
-/// A run of one sequence's tokens in the batch.
-#[derive(Clone, Copy)]
-struct Run {
-    sequence: usize,
-    first: usize,
-    tokens: usize,
-    position: usize,
-}
-
-/// What a step needs besides tensors.
-#[derive(Default)]
-pub struct Step {
-    stop: Canceller,
-    ids: Vec<u32>,
-    wanted: Vec<usize>,
-    runs: Vec<Run>,
-    /// Cosines and sines of each rope, `[tokens, rotary / 2]`.
-    angles: Vec<Angles>,
-    inputs: Inputs,
-    /// Experts of each token, `[tokens, k]`, and their weights.
-    chosen: Vec<u32>,
-    weights: Vec<f32>,
-    k: usize,
-    /// The same by expert.
-    offsets: Vec<u32>,
-    slots: Vec<u32>,
-    /// Tokens by head, where each head has weights of its own.
-    heads: Heads,
-    /// Per slot: `[slots, ff]`, `[slots, ff]`, `[slots, width]`.
-    gate: Tensor,
-    up: Tensor,
-    down: Tensor,
-    /// What is left of a state after each token, `[tokens, heads]`.
-    decay: Tensor,
-}
-
-#[derive(Default)]
-struct Angles {
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-    rotary: usize,
-    pairing: Option<Pairing>,
-}
-
-/// Slots (token · heads + head) by head.
-#[derive(Default)]
-struct Heads {
-    offsets: Vec<u32>,
-    slots: Vec<u32>,
-}
-
-impl Heads {
-    fn set(&mut self, tokens: usize, heads: usize) {
-        if self.offsets.len() != heads + 1 || self.slots.len() != tokens * heads {
-            self.offsets.clear();
-            self.offsets.extend((0..=heads).map(|head| (head * tokens) as u32));
-            self.slots.clear();
-            self.slots.extend((0..heads).flat_map(|head| (0..tokens).map(move |t| (t * heads + head) as u32)));
-        }
     }
 }
 
@@ -213,24 +127,7 @@ impl Backend for CpuBackend {
     }
 
     fn begin(&self, step: &mut Step, batch: &[Entry], ropes: &[Rope], stop: &Canceller) {
-        step.stop = stop.clone();
-        step.ids.clear();
-        step.ids.extend(batch.iter().map(|e| e.token));
-        step.wanted.clear();
-        step.wanted.extend(batch.iter().enumerate().filter(|(_, e)| e.logits == Logits::Want).map(|(i, _)| i));
-        step.runs.clear();
-        for (i, entry) in batch.iter().enumerate() {
-            let sequence = entry.sequence as usize;
-            match step.runs.last_mut() {
-                Some(run) if run.sequence == sequence => run.tokens += 1,
-                Some(_) | None => step.runs.push(Run { sequence, first: i, tokens: 1, position: entry.position as usize }),
-            }
-        }
-        step.angles.resize_with(ropes.len(), Angles::default);
-        for (angles, rope) in step.angles.iter_mut().zip(ropes) {
-            rope.angles(batch.iter().map(|e| e.position), &mut angles.cos, &mut angles.sin);
-            (angles.rotary, angles.pairing) = (rope.rotary(), Some(rope.pairing));
-        }
+        step.begin(batch, ropes, stop);
     }
 
     fn write(&self, _: &mut Step, values: &[f32], rows: usize, out: &mut Tensor) {
