@@ -10,10 +10,12 @@ use hob_kernels::naive::attention::BLOCK;
 pub use hob_kernels::recurrent::StateSize;
 use pair::Pair;
 pub use saved::{Part, Saved};
+pub use sequence::Sequence;
 use std::any::Any;
 
 mod pair;
 mod saved;
+mod sequence;
 
 /// How a cache is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,19 +154,6 @@ pub trait LayerState: Send + Sized + 'static {
     }
 }
 
-/// The states of one sequence.
-pub struct Sequence<B: Backend> {
-    /// One state per mixer, in the order the decoder numbers them.
-    pub states: Vec<B::State>,
-    len: usize,
-    capacity: usize,
-    batch: usize,
-    /// Length after each cut, so that a checkpoint knows whether its positions were overwritten since.
-    cuts: Vec<usize>,
-    /// A step was broken off, which states that can only be copied do not survive.
-    lost: bool,
-}
-
 /// A length to come back to.
 pub struct Checkpoint {
     len: usize,
@@ -192,61 +181,6 @@ impl Checkpoint {
     }
 }
 
-impl<B: Backend> Sequence<B> {
-    /// An empty sequence.
-    pub fn new(states: Vec<B::State>, options: &CacheOptions) -> Sequence<B> {
-        Sequence { states, len: 0, capacity: options.capacity, batch: options.batch, cuts: Vec::new(), lost: false }
-    }
-
-    /// Positions held.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether nothing is held.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Takes note that a step was broken off, whichever layers it had reached.
-    pub(crate) fn broken_off(&mut self) {
-        self.lost = self.only_copies();
-    }
-
-    fn only_copies(&self) -> bool {
-        self.states.iter().any(|s| s.rewind() == Rewind::CopyOnly)
-    }
-
-    /// # Errors
-    /// Where a step was broken off that the states did not survive.
-    fn sound(&self) -> Result<()> {
-        if !self.lost {
-            return Ok(());
-        }
-        let fault = Fault::at("cache").found("a step was broken off, and with it a recurrent state lost");
-        Err(Error::Input(fault.help("restore a checkpoint, or cut it back to 0")))
-    }
-
-    /// Takes note that every layer has appended `n` positions.
-    pub(crate) fn advance(&mut self, n: usize) {
-        self.len += n;
-    }
-
-    /// The shortest length but 0 that all states can be taken back to.
-    fn shortest(&self) -> usize {
-        let shortest = self.states.iter().map(|s| match s.rewind() {
-            Rewind::Free => 0,
-            Rewind::Since(least) => least,
-            Rewind::CopyOnly => self.len,
-        });
-        shortest.max().unwrap_or(0)
-    }
-
-    fn copy_states(&self, len: usize, which: impl Fn(Rewind) -> bool) -> Result<Vec<Option<B::State>>> {
-        self.states.iter().map(|s| if which(s.rewind()) { s.copy(len).map(Some) } else { Ok(None) }).collect()
-    }
-}
-
 /// What [`Cache`] asks of a sequence of any back end.
 trait Erased: Send {
     fn len(&self) -> usize;
@@ -267,132 +201,6 @@ trait Erased: Send {
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()>;
     fn fork(&self) -> Result<Box<dyn Erased>>;
     fn any(&mut self) -> &mut dyn Any;
-}
-
-impl<B: Backend> Erased for Sequence<B> {
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    fn batch(&self) -> usize {
-        self.batch
-    }
-
-    fn bytes(&self) -> u64 {
-        self.states.iter().map(LayerState::bytes).sum()
-    }
-
-    fn only_copies(&self) -> bool {
-        Sequence::only_copies(self)
-    }
-
-    fn sound(&self) -> Result<()> {
-        Sequence::sound(self)
-    }
-
-    fn allows(&self, len: usize) -> Result<()> {
-        if len > self.len {
-            return Err(Error::Input(Fault::at("cache").expected(format!("a length up to {}", self.len)).found(len)));
-        }
-        if len > 0 && len == self.len {
-            return self.sound();
-        }
-        let shortest = self.shortest();
-        if len > 0 && len < shortest {
-            let fault = Fault::at("cache").expected(format!("a length of 0 or from {shortest} to {}", self.len)).found(len);
-            return Err(Error::Input(fault.help("what came before has been let go: restore a checkpoint, or start again")));
-        }
-        Ok(())
-    }
-
-    fn truncate(&mut self, len: usize) -> Result<()> {
-        self.allows(len)?;
-        if len == 0 {
-            self.lost = false;
-        }
-        if len < self.len {
-            self.len = len;
-            self.cuts.push(len);
-        }
-        Ok(())
-    }
-
-    fn checkpoint(&self, len: usize) -> Result<Checkpoint> {
-        self.sound()?;
-        if len > self.len || len < self.len && len < self.shortest() {
-            return Err(Error::Input(
-                Fault::at("cache").expected(format!("a length that it can be cut back to, up to {}", self.len)).found(len),
-            ));
-        }
-        let copies = self.copy_states(len, |r| r != Rewind::Free)?;
-        let bytes = copies.iter().flatten().map(LayerState::bytes).sum();
-        let copies = copies.iter().any(Option::is_some).then(|| Box::new(copies) as Box<dyn Any + Send>);
-        Ok(Checkpoint { len, cuts: self.cuts.len(), copies, bytes })
-    }
-
-    fn holds(&self, len: usize, end: usize) -> bool {
-        self.states.iter().all(|s| s.holds(len, end))
-    }
-
-    fn saved(&self) -> Saved {
-        saved::how(self)
-    }
-
-    fn part_bytes(&self, part: &Part) -> usize {
-        self.states.iter().map(|s| s.part_bytes(part)).sum()
-    }
-
-    fn save(&self, part: &Part, from: Option<&Checkpoint>, out: &mut Vec<u8>) {
-        saved::save(self, part, from, out);
-    }
-
-    fn resume(&mut self, len: usize, parts: &[(Part, &[u8])]) -> Result<()> {
-        saved::resume(self, len, parts)
-    }
-
-    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let since = self.cuts.get(checkpoint.cuts..).unwrap_or(&[]);
-        if self.len < checkpoint.len || since.iter().any(|cut| *cut < checkpoint.len) {
-            let fault = Fault::at("cache").found(format!("the {} positions of the checkpoint were overwritten since", checkpoint.len));
-            return Err(Error::Input(fault.help("take a new checkpoint after cutting back")));
-        }
-        if let Some(copies) = checkpoint.copies.as_ref().and_then(|c| c.downcast_ref::<Vec<Option<B::State>>>()) {
-            let mut fresh = Vec::with_capacity(copies.len());
-            for (copy, state) in copies.iter().zip(&self.states) {
-                let held = match state.rewind() {
-                    Rewind::Free => true,
-                    Rewind::Since(least) => least <= checkpoint.len,
-                    Rewind::CopyOnly => false,
-                };
-                fresh.push(copy.as_ref().filter(|_| !held).map(|c| c.copy(checkpoint.len)).transpose()?);
-            }
-            for (state, fresh) in self.states.iter_mut().zip(fresh) {
-                if let Some(fresh) = fresh {
-                    *state = fresh;
-                }
-            }
-        }
-        if checkpoint.len < self.len {
-            self.len = checkpoint.len;
-            self.cuts.push(checkpoint.len);
-        }
-        self.lost = false;
-        Ok(())
-    }
-
-    fn fork(&self) -> Result<Box<dyn Erased>> {
-        self.sound()?;
-        let states = self.states.iter().map(|s| s.copy(self.len)).collect::<Result<_>>()?;
-        Ok(Box::new(Sequence::<B> { states, len: self.len, capacity: self.capacity, batch: self.batch, cuts: Vec::new(), lost: false }))
-    }
-
-    fn any(&mut self) -> &mut dyn Any {
-        self
-    }
 }
 
 /// A sequence's memory. Made by [`Run::cache`](crate::decoder::Run::cache), filled by

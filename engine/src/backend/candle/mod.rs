@@ -9,33 +9,34 @@
 
 mod attention;
 pub(crate) mod device;
+mod elementwise;
 mod entries;
 mod experts;
 mod recurrent;
 mod state;
+mod step;
 mod strands;
 mod weight;
 
 use crate::backend::{
-    Attend, Backend, Convolved, DeltaRule, ExpertWeights, HeadInputs, HeadWeights, Linear, Product, Qkv, Row, Scan, Stored, Window,
+    Attend, Backend, Convolved, DeltaRule, ExpertWeights, HeadInputs, HeadWeights, Linear, Product, Qkv, Row, Scan, Stored,
 };
-use crate::batch::{Canceller, Entry, Logits};
+use crate::batch::{Canceller, Entry};
 use crate::block::Norm;
 use crate::block::compressed::Pooled;
-use crate::block::rope::{Pairing, Rope};
+use crate::block::rope::Rope;
 use crate::block::strands::Strands;
 use crate::cache::{Sequence, StateSpec};
-use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
-use candle_core::{D, DType, Device, Tensor as Array};
-use candle_nn::{ops, rotary_emb};
+use candle_core::{DType, Device, Tensor as Array};
+use candle_nn::ops;
+use elementwise::{activated, capped, gated, normalised, rotated};
 use hob_kernels::ops::{Activation, Router, Xielu};
 use recurrent::Inputs;
 use state::State;
+use step::{Angles, Choice, Run, Seen, together};
+pub use step::{Step, Tensor};
 use weight::{Shared, Weight};
-
-/// The bound of a limited GLU's inputs.
-const SWIGLU_LIMIT: f64 = 10.0;
 
 /// What candle's calls return.
 type Done<T = ()> = candle_core::Result<T>;
@@ -65,194 +66,6 @@ fn refused(place: &str, error: candle_core::Error) -> Error {
         return Error::Memory(Fault::at(place).found(text).help("ask for a smaller context, or compute on the CPU"));
     }
     Error::Device(Fault::at(place).found(text))
-}
-
-/// Activations `f32 [tokens, width]`; nothing before the first result.
-#[derive(Default)]
-pub struct Tensor(Option<Array>);
-
-impl Tensor {
-    fn get(&self) -> Done<&Array> {
-        self.0.as_ref().ok_or_else(|| candle_core::Error::Msg("a tensor is read before it is written".into()))
-    }
-
-    fn put(&mut self, array: Array) {
-        self.0 = Some(array);
-    }
-}
-
-/// Rows of several runs as one.
-fn together(parts: &[Array]) -> Done<Array> {
-    match parts {
-        [one] => Ok(one.clone()),
-        many => Array::cat(many, 0),
-    }
-}
-
-/// What a mask is about.
-#[derive(Clone, Copy, PartialEq)]
-enum Seen {
-    /// Positions.
-    Window(Window),
-    /// Entries of so many positions each, which are seen once all of them are there.
-    Entries(usize),
-}
-
-/// A run of one sequence's tokens in the batch.
-#[derive(Clone, Copy)]
-struct Run {
-    sequence: usize,
-    first: usize,
-    tokens: usize,
-    position: usize,
-}
-
-/// Cosines and sines of a rope, `[tokens, 1, rotary / 2]`.
-struct Angles {
-    cos: Array,
-    sin: Array,
-    pairing: Pairing,
-}
-
-/// The experts of each token, `u32 [tokens, k]`, best first, and their weights `[tokens, k]`.
-struct Choice {
-    ids: Array,
-    weights: Array,
-}
-
-/// What a step needs besides tensors.
-#[derive(Default)]
-pub struct Step {
-    stop: Canceller,
-    tokens: Vec<u32>,
-    /// The same, `u32 [tokens]`, on the device.
-    ids: Option<Array>,
-    /// Rows whose logits are wanted, `u32 [wanted]`; `None` where all are.
-    wanted: Option<Array>,
-    runs: Vec<Run>,
-    angles: Vec<Angles>,
-    /// What was masked how in this step, by run.
-    masks: Vec<((usize, Seen), Array)>,
-    choice: Option<Choice>,
-    /// The first verb that failed, and how.
-    failed: Option<(&'static str, candle_core::Error)>,
-}
-
-impl Step {
-    /// Does a verb's work, unless one before it failed.
-    fn attempt(&mut self, verb: &'static str, work: impl FnOnce(&mut Step) -> Done) {
-        if self.failed.is_some() {
-            return;
-        }
-        if let Err(error) = work(self) {
-            self.failed = Some((verb, error));
-        }
-    }
-}
-
-/// `activation(x)`
-fn activated(activation: Activation, x: &Array) -> Done<Array> {
-    match activation {
-        Activation::Silu => x.silu(),
-        Activation::GeluTanh => x.gelu(),
-        Activation::Gelu => x.gelu_erf(),
-        Activation::Relu => x.relu(),
-        Activation::ReluSquared => x.relu()?.sqr(),
-        Activation::SwigluLimited => x.minimum(SWIGLU_LIMIT)?.silu(),
-        Activation::Sigmoid => ops::sigmoid(x),
-        Activation::Identity => Ok(x.clone()),
-        Activation::SwigluOai => {
-            let x = x.minimum(OAI_LIMIT)?;
-            x.mul(&ops::sigmoid(&x.affine(OAI_ALPHA, 0.0)?)?)
-        }
-    }
-}
-
-/// Steepness of gpt-oss's gate, and the bound of its inputs, as [`hob_kernels::naive::ops::activation`] has them.
-const OAI_ALPHA: f64 = 1.702;
-const OAI_LIMIT: f64 = 7.0;
-
-/// `activation(gate) · up`
-fn gated(activation: Activation, gate: &Array, up: &Array) -> Done<Array> {
-    let gate = activated(activation, gate)?;
-    match activation {
-        Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Relu | Activation::ReluSquared => gate.mul(up),
-        Activation::SwigluLimited => gate.mul(&up.clamp(-SWIGLU_LIMIT, SWIGLU_LIMIT)?),
-        Activation::Sigmoid | Activation::Identity => gate.mul(up),
-        Activation::SwigluOai => gate.mul(&up.clamp(-OAI_LIMIT, OAI_LIMIT)?.affine(1.0, 1.0)?),
-    }
-}
-
-/// Each run of the norm's width normalised; the shape stays.
-fn normalised(x: &Array, norm: &Norm<CandleBackend>) -> Done<Array> {
-    let shape = x.shape();
-    let x = x.reshape(((), norm.width))?;
-    let groups = norm.weight.elem_count() / norm.width;
-    if groups > 1 {
-        // Weights of several groups take turns.
-        let y = ops::rms_norm(&x, &norm.weight.narrow(0, 0, norm.width)?.ones_like()?, norm.eps)?;
-        return y.reshape(((), groups, norm.width))?.broadcast_mul(&norm.weight.reshape((groups, norm.width))?)?.reshape(shape);
-    }
-    let y = match (norm.kind, &norm.bias) {
-        (NormKind::Rms, _) => ops::rms_norm(&x, &norm.weight, norm.eps)?,
-        (NormKind::Layer, Some(bias)) => ops::layer_norm(&x, &norm.weight, bias, norm.eps)?,
-        (NormKind::Layer, None) => ops::layer_norm(&x, &norm.weight, &norm.weight.zeros_like()?, norm.eps)?,
-    };
-    y.reshape(shape)
-}
-
-/// The first channels of every head turned.
-fn rotated(x: &Array, head_dim: usize, angles: &Angles) -> Done<Array> {
-    let Angles { cos, sin, pairing } = angles;
-    let (tokens, width) = x.dims2()?;
-    let rotary = 2 * cos.dim(D::Minus1)?;
-    if rotary == 0 {
-        return Ok(x.clone());
-    }
-    // Every token is a batch of its own to candle, for it has a position of its own.
-    let heads = x.reshape((tokens, width / head_dim, 1, head_dim))?;
-    let turn = |x: &Array| match pairing {
-        Pairing::Adjacent => rotary_emb::rope_i(x, cos, sin),
-        Pairing::Halves => rotary_emb::rope(x, cos, sin),
-    };
-    let turned = if rotary == head_dim {
-        turn(&heads)?
-    } else {
-        let rest = heads.narrow(D::Minus1, rotary, head_dim - rotary)?;
-        Array::cat(&[&turn(&heads.narrow(D::Minus1, 0, rotary)?.contiguous()?)?, &rest.contiguous()?], D::Minus1)?
-    };
-    turned.reshape((tokens, width))
-}
-
-impl CandleBackend {
-    fn start(&self, step: &mut Step, batch: &[Entry], ropes: &[Rope]) -> Done {
-        let device = &self.device;
-        step.tokens = batch.iter().map(|e| e.token).collect();
-        step.ids = Some(Array::from_slice(&step.tokens, batch.len(), device)?);
-        let rows = batch.iter().enumerate().filter(|(_, e)| e.logits == Logits::Want);
-        let wanted: Vec<u32> = rows.map(|(i, _)| i as u32).collect();
-        step.wanted = if wanted.len() == batch.len() || wanted.is_empty() {
-            None
-        } else {
-            let count = wanted.len();
-            Some(Array::from_vec(wanted, count, device)?)
-        };
-        for (i, entry) in batch.iter().enumerate() {
-            let sequence = entry.sequence as usize;
-            match step.runs.last_mut() {
-                Some(run) if run.sequence == sequence => run.tokens += 1,
-                Some(_) | None => step.runs.push(Run { sequence, first: i, tokens: 1, position: entry.position as usize }),
-            }
-        }
-        for rope in ropes {
-            let (mut cos, mut sin) = (Vec::new(), Vec::new());
-            rope.angles(batch.iter().map(|e| e.position), &mut cos, &mut sin);
-            let shape = (batch.len(), 1, rope.rotary() / 2);
-            let (cos, sin) = (Array::from_vec(cos, shape, device)?, Array::from_vec(sin, shape, device)?);
-            step.angles.push(Angles { cos, sin, pairing: rope.pairing });
-        }
-        Ok(())
-    }
 }
 
 impl Backend for CandleBackend {
@@ -620,9 +433,4 @@ impl Backend for CandleBackend {
         *out = values.map_err(|e| refused("candle, at `read`", e))?;
         Ok(())
     }
-}
-
-/// `cap · tanh(x / cap)`
-fn capped(x: &Array, cap: f32) -> Done<Array> {
-    x.affine(f64::from(1.0 / cap), 0.0)?.tanh()?.affine(f64::from(cap), 0.0)
 }
