@@ -3,9 +3,9 @@
 //! The cache answers for itself: how long it is, whether it can be cut back, what a checkpoint of it costs. A [`Cache`] is
 //! the same type whatever back end made it; a [`Sequence`] is its inside.
 
-use crate::backend::{Backend, Window};
 use crate::error::{Error, Fault, Result};
 pub use hob_kernels::attention::KvType;
+use hob_kernels::attention::Window;
 use hob_kernels::naive::attention::BLOCK;
 pub use hob_kernels::recurrent::StateSize;
 use pair::Pair;
@@ -209,7 +209,7 @@ pub struct Cache(Box<dyn Erased>);
 
 impl Cache {
     /// Wraps a back end's sequence.
-    pub fn new<B: Backend>(sequence: Sequence<B>) -> Cache {
+    pub fn new<S: LayerState>(sequence: Sequence<S>) -> Cache {
         Cache(Box::new(sequence))
     }
 
@@ -346,7 +346,7 @@ impl Cache {
     }
 
     /// The back end's own, where `B` made it.
-    pub(crate) fn sequence<B: Backend>(&mut self) -> Option<&mut Sequence<B>> {
+    pub(crate) fn sequence<S: LayerState>(&mut self) -> Option<&mut Sequence<S>> {
         self.0.any().downcast_mut()
     }
 }

@@ -13,11 +13,11 @@
 //! post-norm (OLMo 2); attn_norm alone: parallel residual (Command R), which files of two norms ask for by name (GPT-NeoX), or a
 //! layer that is one block (Mamba-2, Nemotron-H).
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Norm};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::block::rope::Rope;
-use crate::block::{Looks, Norm, Work};
-use crate::cache::{Cache, CacheOptions, KvType, Sequence, StateSpec};
+use crate::block::{Looks, Work};
+use crate::cache::{Cache, CacheOptions, KvType, LayerState, Sequence, StateSpec};
 use crate::config::Config;
 use crate::device::{self, Device, GpuLayers};
 use crate::error::{Error, Fault, Result};
@@ -207,7 +207,7 @@ fn foreign() -> Error {
 }
 
 /// Takes note in the caches of what became of a step.
-fn settle<B: Backend>(sequences: &mut [&mut Sequence<B>], batch: &[Entry], done: &Result<()>) {
+fn settle<S: LayerState>(sequences: &mut [&mut Sequence<S>], batch: &[Entry], done: &Result<()>) {
     match done {
         Ok(()) => batch.iter().for_each(|entry| sequences[entry.sequence as usize].advance(1)),
         Err(_) => sequences.iter_mut().for_each(|s| s.broken_off()),
@@ -262,7 +262,7 @@ impl<B: Backend> Decoder<B> {
     fn forward(
         &self,
         batch: &[Entry],
-        sequences: &mut [&mut Sequence<B>],
+        sequences: &mut [&mut Sequence<B::State>],
         stop: &Canceller,
         carried: &Carried,
         buffers: &mut Buffers<B>,
@@ -293,7 +293,7 @@ impl<B: Backend> Decoder<B> {
     fn compute(
         &self,
         batch: &[Entry],
-        sequences: &mut [&mut Sequence<B>],
+        sequences: &mut [&mut Sequence<B::State>],
         stop: &Canceller,
         carried: &mut Carried,
         logits: &mut Vec<f32>,
@@ -323,7 +323,7 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// The caches' insides, after everything about the batch has been checked against them.
-    fn admit<'a>(&self, batch: &[Entry], caches: &'a mut [&mut Cache]) -> Result<Vec<&'a mut Sequence<B>>> {
+    fn admit<'a>(&self, batch: &[Entry], caches: &'a mut [&mut Cache]) -> Result<Vec<&'a mut Sequence<B::State>>> {
         let learned = self.embedding.as_ref().and_then(Embedding::most);
         let refuse = |place: String, expected: String, found: String| Err(Error::Input(Fault::at(place).expected(expected).found(found)));
         let mut next: Vec<usize> = caches.iter().map(|c| c.len()).collect();
@@ -362,7 +362,7 @@ impl<B: Backend> Decoder<B> {
                 );
             }
         }
-        caches.iter_mut().map(|cache| cache.sequence::<B>().ok_or_else(foreign)).collect()
+        caches.iter_mut().map(|cache| cache.sequence::<B::State>().ok_or_else(foreign)).collect()
     }
 }
 
@@ -395,7 +395,7 @@ impl<B: Backend> Run for Decoder<B> {
         let mixers = self.layers.iter().flat_map(|l| &l.mixers);
         let states =
             mixers.filter_map(|m| m.state(options)).map(|spec| self.backend.state(&spec, options.capacity)).collect::<Result<_>>()?;
-        Ok(Cache::new(Sequence::<B>::new(states, options)))
+        Ok(Cache::new(Sequence::<B::State>::new(states, options)))
     }
 
     fn step(&self, batch: &[Entry], caches: &mut [&mut Cache], stop: &Canceller, logits: &mut Vec<f32>) -> Result<()> {

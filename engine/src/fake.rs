@@ -1,7 +1,7 @@
 //! A decoder that computes nothing, for tests: it says the same answer again and again, and takes note of what it was asked.
 
 use crate::backend::Backend;
-use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::{CpuBackend, State};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::cache::{Cache, CacheOptions, Sequence, StateSize, StateSpec};
 use crate::config::Config;
@@ -64,14 +64,14 @@ impl Run for Fake {
     fn cache(&self, options: &CacheOptions) -> Result<Cache> {
         let state = |size| CpuBackend::new(1)?.state(&StateSpec::Recurrent(size), options.capacity);
         let states = self.memory.map(state).transpose()?;
-        Ok(Cache::new(Sequence::<CpuBackend>::new(states.into_iter().collect(), options)))
+        Ok(Cache::new(Sequence::<State>::new(states.into_iter().collect(), options)))
     }
 
     fn step(&self, batch: &[Entry], caches: &mut [&mut Cache], stop: &Canceller, logits: &mut Vec<f32>) -> Result<()> {
         for _ in batch {
             std::thread::sleep(self.pause);
             if stop.is_cancelled() {
-                caches[0].sequence::<CpuBackend>().unwrap().broken_off();
+                caches[0].sequence::<State>().unwrap().broken_off();
                 return Err(Error::Cancelled);
             }
         }
@@ -81,7 +81,7 @@ impl Run for Fake {
         assert!(batch.iter().enumerate().all(|(i, e)| e.position as usize == start + i));
         let rows = batch.iter().filter(|e| e.logits == Logits::Want).count();
         self.asked.lock().unwrap().push(Asked { position: start, tokens: batch.iter().map(|e| e.token).collect(), rows });
-        caches[0].sequence::<CpuBackend>().unwrap().advance(batch.len());
+        caches[0].sequence::<State>().unwrap().advance(batch.len());
         logits.clear();
         let mut said = self.said.lock().unwrap();
         for _ in 0..rows {

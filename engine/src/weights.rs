@@ -3,8 +3,7 @@
 //! Presence decides the options: a bias tensor in the file means a bias. What no block asks for is an error, not silence: a
 //! tensor that hob would ignore is a fact about the model that hob does not know.
 
-use crate::backend::{Backend, HeadWeights, Linear, Stored, Window};
-use crate::block::Norm;
+use crate::backend::{Backend, HeadWeights, Linear, Norm, Stored, Window};
 use crate::config::{Config, NormKind};
 use crate::error::{Error, Fault, Result};
 use crate::family::{Family, Looks, Norms};

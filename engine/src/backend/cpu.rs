@@ -5,14 +5,11 @@ mod state;
 mod step;
 
 use crate::backend::{
-    Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, HeadWeights, Linear, Product, Qkv, Row, Scan, Stored,
-    Weighed,
+    Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, HeadWeights, Linear, Mixing, Norm, Pooled, Product, Qkv,
+    Row, Scan, Stored, Weighed,
 };
 use crate::batch::{Canceller, Entry};
-use crate::block::Norm;
-use crate::block::compressed::Pooled;
 use crate::block::rope::Rope;
-use crate::block::strands::Strands;
 use crate::cache::{Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
@@ -51,7 +48,7 @@ impl CpuBackend {
 /// The sequences that a step goes on with, for the recurrent kernels; those at their beginning after `clear`.
 fn lanes<'a>(
     runs: &[Run],
-    sequences: &'a mut [&mut Sequence<CpuBackend>],
+    sequences: &'a mut [&mut Sequence<State>],
     slot: usize,
     clear: fn(&mut recurrent::State),
 ) -> Vec<recurrent::Lane<'a>> {
@@ -205,7 +202,7 @@ impl Backend for CpuBackend {
         step: &mut Step,
         attend: &Attend<Self>,
         qkv: Qkv<'_, Self>,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Tensor,
     ) {
@@ -233,7 +230,7 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn conv(&self, step: &mut Step, convs: &mut [Convolved<'_, Self>], sequences: &mut [&mut Sequence<Self>], slot: usize) {
+    fn conv(&self, step: &mut Step, convs: &mut [Convolved<'_, Self>], sequences: &mut [&mut Sequence<Self::State>], slot: usize) {
         let cpu = self.cpu(&step.stop);
         let mut lanes = lanes(&step.runs, sequences, slot, recurrent::State::clear_past);
         for (conv, x) in convs {
@@ -248,7 +245,7 @@ impl Backend for CpuBackend {
         step: &mut Step,
         scan: &Scan<Self>,
         heads: HeadInputs<'_, Self>,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Tensor,
     ) {
@@ -270,7 +267,7 @@ impl Backend for CpuBackend {
         rule: &DeltaRule<Self>,
         heads: HeadInputs<'_, Self>,
         beta: &Tensor,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Tensor,
     ) {
@@ -289,7 +286,7 @@ impl Backend for CpuBackend {
         attend: &Attend<Self>,
         (q, k): (&Tensor, &Tensor),
         pooled: Pooled<'_, Self>,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Tensor,
     ) {
@@ -326,8 +323,8 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn strand_weights(&self, step: &mut Step, strands: &Strands<Self>, mixes: &mut Tensor) {
-        let Strands { count, scale, base, iterations, eps, .. } = strands;
+    fn strand_weights(&self, step: &mut Step, mixing: &Mixing<Self>, mixes: &mut Tensor) {
+        let Mixing { count, scale, base, iterations, eps } = mixing;
         let hyper = ops::Hyper { strands: *count, scale, base, iterations: *iterations, eps: *eps };
         ops::hyper_weights(self.cpu(&step.stop), &hyper, mixes.values_mut());
     }

@@ -10,189 +10,18 @@
 #[cfg(feature = "candle")]
 pub mod candle;
 pub mod cpu;
+mod operands;
 
 use crate::batch::{Canceller, Entry};
-use crate::block::Norm;
-use crate::block::compressed::Pooled;
 use crate::block::rope::Rope;
-use crate::block::strands::Strands;
 use crate::cache::{LayerState, Sequence, StateSpec};
 use crate::error::Result;
-use crate::gguf::Bytes;
-use hob_kernels::Format;
 pub use hob_kernels::attention::Window;
 use hob_kernels::ops::{Activation, Router, Xielu};
-use hob_kernels::recurrent::Shape;
-use std::ops::Range;
-
-/// A matrix of weights as it lies in the file: `[rows, cols]`, or for a stack of experts `[experts · rows, cols]`.
-#[derive(Clone)]
-pub struct Stored {
-    /// Tensor name, for errors.
-    pub name: String,
-    /// Block format.
-    pub format: Format,
-    /// Outputs, of all experts together.
-    pub rows: usize,
-    /// Inputs: the length of a row.
-    pub cols: usize,
-    /// `rows` rows, each a whole number of blocks.
-    pub bytes: Bytes,
-}
-
-/// A linear map with its optional bias.
-pub struct Linear<B: Backend> {
-    /// `[outputs, inputs]`.
-    pub weight: B::Weight,
-    /// `[outputs]`.
-    pub bias: Option<B::Vector>,
-}
-
-/// A linear map of its own for each head.
-pub struct HeadWeights<B: Backend> {
-    /// A matrix a head, one after the other: `[heads · all, cols]`.
-    pub stack: B::Weight,
-    /// How many.
-    pub heads: usize,
-    /// The rows of each that count: all, but where two maps of a head lie in one matrix.
-    pub rows: Range<usize>,
-}
-
-/// A linear map in a call: the map, and where its result goes.
-pub type Product<'a, B> = (&'a Linear<B>, &'a mut <B as Backend>::Tensor);
-
-/// The projections of a layer's experts, each a stack `[experts · rows, cols]`.
-pub struct ExpertWeights<B: Backend> {
-    /// What the activation works on, `[experts, ff, width]`, or with the rows of `up` behind its own in each expert,
-    /// `[experts, 2·ff, width]`.
-    pub gate: B::Weight,
-    /// `[experts, ff, width]`; `None` where `gate` holds both, or there is nothing to gate.
-    pub up: Option<B::Weight>,
-    /// Whether there is.
-    pub glu: Glu,
-    /// `[experts, width, ff]`.
-    pub down: B::Weight,
-    /// `[experts · ff]`: added to what `gate` gives.
-    pub gate_bias: Option<B::Vector>,
-    /// `[experts · ff]`.
-    pub up_bias: Option<B::Vector>,
-    /// `[experts · width]`.
-    pub down_bias: Option<B::Vector>,
-    /// `[experts]`: a factor on each expert's weight, after the routing.
-    pub scale: Option<B::Vector>,
-    /// Where the weights of the routing come in.
-    pub weighed: Weighed,
-    /// How many there are.
-    pub count: usize,
-    /// Their hidden width.
-    pub ff: usize,
-    /// Activation of the gate.
-    pub activation: Activation,
-}
-
-/// What becomes of an activation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Glu {
-    /// It gates a second map.
-    Gated,
-    /// It goes on as it is (Nemotron-H).
-    Plain,
-}
-
-/// Which row of a table a token gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
-    /// That of its id.
-    Token,
-    /// That of its position (GPT-2).
-    Position,
-}
-
-/// What an expert's weight multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weighed {
-    /// What it gives.
-    Output,
-    /// What it gets (Llama 4).
-    Input,
-}
-
-/// What an attention layer asks of [`Backend::attend`].
-pub struct Attend<B: Backend> {
-    /// Query heads.
-    pub heads: usize,
-    /// Width of a value head.
-    pub value_dim: usize,
-    /// Factor on the scores.
-    pub scale: f32,
-    /// `cap · tanh(s / cap)` on the scaled scores.
-    pub softcap: Option<f32>,
-    /// Which positions a query sees.
-    pub window: Window,
-    /// `[heads]`: a score that takes part in the softmax and brings no value.
-    pub sinks: Option<B::Vector>,
-}
-
-/// Queries, keys and values of a step.
-pub struct Qkv<'a, B: Backend> {
-    /// `[tokens, heads · key_dim]`.
-    pub q: &'a B::Tensor,
-    /// Keys `[tokens, kv_heads · key_dim]` and values `[tokens, kv_heads · value_dim]`, to be appended; no values where they are
-    /// the first channels of the keys ([`StateSpec::Latent`]). `None` where an earlier layer has appended its own to this state
-    /// in this step, and they are looked at again.
-    pub kv: Option<(&'a B::Tensor, Option<&'a B::Tensor>)>,
-}
-
-/// A causal convolution of each channel with taps of its own.
-pub struct Conv<B: Backend> {
-    /// `[taps, channels]`, oldest first.
-    pub weight: B::Vector,
-    /// `[channels]`.
-    pub bias: Option<B::Vector>,
-    /// What becomes of the sum: silu, or nothing.
-    pub activation: Activation,
-    /// Its first channel among those that the state remembers.
-    pub first: usize,
-    /// Its channels.
-    pub channels: usize,
-}
-
-/// A convolution in a call: what, and of which tensor, in place.
-pub type Convolved<'a, B> = (&'a Conv<B>, &'a mut <B as Backend>::Tensor);
-
-/// What a state space layer asks of [`Backend::scan`].
-pub struct Scan<B: Backend> {
-    /// Heads.
-    pub shape: Shape,
-    /// `[heads]`: added to the time steps.
-    pub bias: B::Vector,
-    /// `[heads]`: the rates A, none above 0.
-    pub rate: B::Vector,
-    /// `[heads]`: how much of its input a head lets through.
-    pub skip: B::Vector,
-}
-
-/// What a delta layer asks of [`Backend::delta`].
-pub struct DeltaRule<B: Backend> {
-    /// Heads.
-    pub shape: Shape,
-    /// `[heads]`, or `[heads · keys]`: added to the time steps.
-    pub bias: B::Vector,
-    /// As long: the rates of decay, none above 0.
-    pub rate: B::Vector,
-}
-
-/// What goes into heads that remember by a matrix, in the words of linear attention.
-pub struct HeadInputs<'a, B: Backend> {
-    /// `[tokens, key_heads · keys]`.
-    pub q: &'a B::Tensor,
-    /// `[tokens, key_heads · keys]`.
-    pub k: &'a B::Tensor,
-    /// `[tokens, heads · values]`.
-    pub v: &'a B::Tensor,
-    /// Time steps, `[tokens, heads]` or `[tokens, heads · keys]`, before bias and softplus; used up.
-    pub dt: &'a mut B::Tensor,
-}
+pub use operands::{
+    Attend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, HeadWeights, Indexed, Linear, Mixing, Norm, Pooled, Pooling,
+    Product, Qkv, Row, Scan, Stored, Weighed,
+};
 
 /// Computes a decoder's steps.
 pub trait Backend: Send + Sync + Sized + 'static {
@@ -249,12 +78,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
         step: &mut Self::Step,
         attend: &Attend<Self>,
         qkv: Qkv<'_, Self>,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Self::Tensor,
     );
     /// Convolves tensors over the tokens of each sequence, going on from state `slot`.
-    fn conv(&self, step: &mut Self::Step, convs: &mut [Convolved<'_, Self>], sequences: &mut [&mut Sequence<Self>], slot: usize);
+    fn conv(&self, step: &mut Self::Step, convs: &mut [Convolved<'_, Self>], sequences: &mut [&mut Sequence<Self::State>], slot: usize);
     /// Scans the tokens of each sequence, going on from state `slot`: for each head, with `dt = softplus(dt + bias)`,
     /// `S = exp(dt·rate)·S + k ⊗ (dt·v)`, `out = qᵀS + skip·v`.
     fn scan(
@@ -262,7 +91,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         step: &mut Self::Step,
         scan: &Scan<Self>,
         heads: HeadInputs<'_, Self>,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Self::Tensor,
     );
@@ -276,7 +105,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         rule: &DeltaRule<Self>,
         heads: HeadInputs<'_, Self>,
         beta: &Self::Tensor,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Self::Tensor,
     );
@@ -288,12 +117,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
         attend: &Attend<Self>,
         qk: (&Self::Tensor, &Self::Tensor),
         pooled: Pooled<'_, Self>,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Self::Tensor,
     );
     /// Raw mixes to the weights of strands, in place.
-    fn strand_weights(&self, step: &mut Self::Step, strands: &Strands<Self>, mixes: &mut Self::Tensor);
+    fn strand_weights(&self, step: &mut Self::Step, mixing: &Mixing<Self>, mixes: &mut Self::Tensor);
     /// `out = Σ pre[s] · x[s]`: x `[tokens, count · width]`, `weights` as [`strand_weights`](Backend::strand_weights) left them.
     fn mix_strands(&self, step: &mut Self::Step, x: &Self::Tensor, count: usize, weights: &Self::Tensor, out: &mut Self::Tensor);
     /// `x[t] = post[t] · y + Σ comb[s, t] · x[s]`.

@@ -11,8 +11,8 @@
 //! The other strands begin as maps of the first, and end as maps that are added to it, each of the first one's magnitude.
 //! Source: `modeling_gemma3n.py` of Hugging Face transformers (`Gemma3nTextAltUp`, `Gemma3nTextLaurelBlock`).
 
-use crate::backend::{Backend, HeadWeights, Linear, Stored};
-use crate::block::{Norm, Work};
+use crate::backend::{Backend, HeadWeights, Linear, Norm, Stored};
+use crate::block::Work;
 use crate::error::{Error, Fault, Result};
 use crate::weights::Loader;
 use hob_kernels::Format;

@@ -7,9 +7,9 @@
 //! Variants: norms before or after the rope, of values too; a temperature; windows, sinks, a soft cap; values that are keys; keys and
 //! values of an earlier layer (Brandon et al. 2024).
 
-use crate::backend::{Attend, Backend, Linear, Qkv, Window};
+use crate::backend::{Attend, Backend, Linear, Norm, Qkv, Window};
 use crate::block::rope::Rope;
-use crate::block::{Looks, Norm, Work};
+use crate::block::{Looks, Work};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
 use crate::config::{NormKind, RopeConfig, Scaling, Tempered};
 use crate::error::{Error, Fault, Result};
@@ -131,7 +131,7 @@ impl<B: Backend> Attention<B> {
     }
 
     /// `out = attention(h)`.
-    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B::State>], slot: usize, out: &mut B::Tensor) {
         let Work { step, h, q, k, v, mixed, gate, .. } = work;
         let target = match &self.gate {
             OutputGate::None => &mut *q,

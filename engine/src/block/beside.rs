@@ -6,10 +6,10 @@
 //! ```
 //! Source: `modeling_gemma4.py` of Hugging Face transformers, `Gemma4TextDecoderLayer` and `Gemma4TextRouter`.
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Norm};
+use crate::block::Work;
 use crate::block::dense::Dense;
 use crate::block::experts::Experts;
-use crate::block::{Norm, Work};
 use crate::config::NormKind;
 use crate::error::Result;
 use crate::weights::Loader;

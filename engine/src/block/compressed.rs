@@ -9,10 +9,10 @@
 //! index: the entries with the best Σ_heads w · relu(qᵢ · kᵢ), kᵢ entries of its own
 //! ```
 
-use crate::backend::{Attend, Backend, HeadWeights, Linear, Qkv, Window};
+use crate::backend::{Attend, Backend, HeadWeights, Indexed, Linear, Norm, Pooled, Pooling, Qkv, Window};
 use crate::block::attention::rope_of;
 use crate::block::rope::Rope;
-use crate::block::{Looks, Norm, Work};
+use crate::block::{Looks, Work};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
 use crate::config::{CompressedConfig, NormKind, Scaling};
 use crate::error::{Error, Fault, Result};
@@ -49,20 +49,6 @@ pub struct Entries<B: Backend> {
     index: Option<Index<B>>,
 }
 
-/// How entries are made of positions.
-pub struct Pooling<B: Backend> {
-    /// Positions of an entry.
-    pub ratio: usize,
-    /// 2 where an entry reaches into the positions of the one before it.
-    pub halves: usize,
-    /// `[ratio, halves · dim]`: added to the scores by place.
-    pub places: B::Vector,
-    /// Of an entry.
-    pub norm: Norm<B>,
-    /// Turns the last channels of entry j as those of position j · ratio.
-    pub rope: Rope,
-}
-
 /// What chooses among entries.
 struct Index<B: Backend> {
     q: Linear<B>,
@@ -73,50 +59,6 @@ struct Index<B: Backend> {
     heads: usize,
     dim: usize,
     most: usize,
-}
-
-/// What a step hands to [`Backend::attend_entries`] beside queries and keys.
-pub struct Pooled<'a, B: Backend> {
-    /// `[tokens, halves · dim]`
-    pub values: &'a B::Tensor,
-    /// `[tokens, halves · dim]`
-    pub scores: &'a B::Tensor,
-    /// How entries are made of them.
-    pub pooling: &'a Pooling<B>,
-    /// What chooses among them; all that are there where `None`.
-    pub index: Option<Indexed<'a, B>>,
-}
-
-/// An index's share of that.
-pub struct Indexed<'a, B: Backend> {
-    /// `[tokens, heads · dim]`
-    pub q: &'a B::Tensor,
-    /// `[tokens, heads]`
-    pub weights: &'a B::Tensor,
-    /// `[tokens, halves · dim]`
-    pub values: &'a B::Tensor,
-    /// `[tokens, halves · dim]`
-    pub scores: &'a B::Tensor,
-    /// How its entries are made.
-    pub pooling: &'a Pooling<B>,
-    /// Its heads.
-    pub heads: usize,
-    /// Entries to choose.
-    pub most: usize,
-}
-
-impl<B: Backend> Pooling<B> {
-    fn load(loader: &Loader<'_, B>, base: &str, ratio: usize, dim: usize, rope: &Rope) -> Result<Pooling<B>> {
-        let halves = if ratio == OVERLAPPING { 2 } else { 1 };
-        let (places, norm) = (format!("{base}_ape.weight"), format!("{base}_norm"));
-        Ok(Pooling {
-            ratio,
-            halves,
-            places: loader.vectors(&places, ratio, halves * dim)?.ok_or_else(|| loader.missing(&places))?,
-            norm: loader.norm(&norm, dim)?.ok_or_else(|| loader.missing(&format!("{norm}.weight")))?,
-            rope: rope.clone(),
-        })
-    }
 }
 
 /// The ratio at which entries overlap and an index chooses among them.
@@ -200,7 +142,7 @@ impl<B: Backend> Compressed<B> {
     }
 
     /// `out = attention(h)`.
-    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B::State>], slot: usize, out: &mut B::Tensor) {
         let Work { step, h, q, k, v, mixed, gate, up, entries: pooled, .. } = work;
         let heads = self.attend.heads;
         backend.linear(step, h, &mut [(&self.q_down, gate), (&self.key, k)]);
@@ -260,11 +202,11 @@ fn turned<B: Backend>(
 impl<B: Backend> Entries<B> {
     fn load(loader: &Loader<'_, B>, index: usize, shape: &CompressedConfig, rank: usize, rope: &Rope) -> Result<Entries<B>> {
         let (name, width, ratio) = (|part: &str| format!("blk.{index}.{part}"), loader.config.width, shape.ratios[index]);
-        let pooling = Pooling::load(loader, &name("attn_compressor"), ratio, loader.config.key_dim, rope)?;
+        let pooling = load_pooling(loader, &name("attn_compressor"), ratio, loader.config.key_dim, rope)?;
         let dim = pooling.halves * loader.config.key_dim;
         let index = match ratio {
             OVERLAPPING => {
-                let pooling = Pooling::load(loader, &name("indexer_compressor"), ratio, shape.index_dim, rope)?;
+                let pooling = load_pooling(loader, &name("indexer_compressor"), ratio, shape.index_dim, rope)?;
                 Some(Index {
                     q: loader.linear(&name("indexer.attn_q_b"), shape.index_heads * shape.index_dim, rank)?,
                     weights: loader.linear(&name("indexer.proj"), shape.index_heads, width)?,
@@ -299,6 +241,19 @@ impl<B: Backend> fmt::Display for Compressed<B> {
         }
         write!(f, " {}, output in {} groups", self.rope_text, self.o_down.heads)
     }
+}
+
+/// Those of the tensors `{base}_ape` and `{base}_norm`.
+fn load_pooling<B: Backend>(loader: &Loader<'_, B>, base: &str, ratio: usize, dim: usize, rope: &Rope) -> Result<Pooling<B>> {
+    let halves = if ratio == OVERLAPPING { 2 } else { 1 };
+    let (places, norm) = (format!("{base}_ape.weight"), format!("{base}_norm"));
+    Ok(Pooling {
+        ratio,
+        halves,
+        places: loader.vectors(&places, ratio, halves * dim)?.ok_or_else(|| loader.missing(&places))?,
+        norm: loader.norm(&norm, dim)?.ok_or_else(|| loader.missing(&format!("{norm}.weight")))?,
+        rope: rope.clone(),
+    })
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@
 //! In early files of Qwen3-Next W_q, W_k, W_v and W_g are one tensor, as in the model's checkpoint: for each key head its rows of
 //! q, k, v and g (`fix_query_key_value_ordering` of `modeling_qwen3_next.py`; llama.cpp, PR 16095).
 
-use crate::backend::{Backend, Conv, DeltaRule, HeadInputs, Linear};
+use crate::backend::{Backend, Conv, DeltaRule, HeadInputs, Linear, Norm};
+use crate::block::Work;
 use crate::block::mamba2::rates;
 use crate::block::short_conv::convs;
-use crate::block::{Norm, Work};
 use crate::cache::{Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
@@ -235,7 +235,7 @@ impl<B: Backend> Delta<B> {
     }
 
     /// `out = mixer(h)`.
-    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B::State>], slot: usize, out: &mut B::Tensor) {
         self.project(backend, work);
         let Work { step, q, k, v, mixed, gate, dt, beta, .. } = work;
         let [of_q, of_k, of_v] = &self.convs;

@@ -11,10 +11,10 @@
 //! is `[c | k]` and whose value is the key's first channels. Files of before April 2025 (llama.cpp, PR 12801) are made for the
 //! first form: of each head, the rows of Wk and then those of Wv in one tensor.
 
-use crate::backend::{Attend, Backend, HeadWeights, Linear, Qkv, Stored, Window};
+use crate::backend::{Attend, Backend, HeadWeights, Linear, Norm, Qkv, Stored, Window};
 use crate::block::attention::rope;
 use crate::block::rope::Rope;
-use crate::block::{Looks, Norm, Work};
+use crate::block::{Looks, Work};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
 use crate::config::LatentConfig;
 use crate::error::{Error, Fault, Result};
@@ -154,7 +154,7 @@ impl<B: Backend> Latent<B> {
     }
 
     /// `out = attention(h)`.
-    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B::State>], slot: usize, out: &mut B::Tensor) {
         let Work { step, h, q, k, v, mixed, gate: content, up: rotary, .. } = work;
         let heads = self.attend.heads;
         match &self.queries {

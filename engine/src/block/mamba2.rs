@@ -7,9 +7,9 @@
 //! ```
 //! In the words of linear attention, which the back end uses: q, k, v = C, B, x.
 
-use crate::backend::{Backend, Conv, HeadInputs, Linear, Scan};
+use crate::backend::{Backend, Conv, HeadInputs, Linear, Norm, Scan};
+use crate::block::Work;
 use crate::block::short_conv::convs;
-use crate::block::{Norm, Work};
 use crate::cache::{Sequence, StateSpec};
 use crate::config::NormKind;
 use crate::error::{Error, Fault, Result};
@@ -90,7 +90,7 @@ impl<B: Backend> Mamba2<B> {
     }
 
     /// `out = mixer(h)`.
-    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B::State>], slot: usize, out: &mut B::Tensor) {
         let Work { step, h, q, k, v, mixed, gate, dt, .. } = work;
         let products = &mut [(&self.z, &mut *gate), (&self.v, &mut *v), (&self.k, &mut *k), (&self.q, &mut *q), (&self.dt, &mut *dt)];
         backend.linear(step, h, products);

@@ -18,7 +18,6 @@ pub mod strands;
 
 use crate::backend::{Backend, Window};
 use crate::cache::{CacheOptions, Sequence, StateSpec};
-use crate::config::NormKind;
 use crate::error::Result;
 use crate::weights::Loader;
 use attention::Attention;
@@ -33,20 +32,6 @@ use mamba2::Mamba2;
 use rope::Rope;
 use short_conv::ShortConv;
 use std::fmt;
-
-/// A normalisation and what it normalises over.
-pub struct Norm<B: Backend> {
-    /// Root mean square, or mean and variance.
-    pub kind: NormKind,
-    /// `[width]`, or `[groups, width]` that neighbours take in turns.
-    pub weight: B::Vector,
-    /// `[width]`.
-    pub bias: Option<B::Vector>,
-    /// Added under the root.
-    pub eps: f32,
-    /// Channels.
-    pub width: usize,
-}
 
 /// How attention looks at positions: what a token costs by their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +195,7 @@ impl<B: Backend> Mixer<B> {
     }
 
     /// `out = mixer(h)`; `slot` is the mixer's number among the states of a sequence.
-    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B::State>], slot: usize, out: &mut B::Tensor) {
         match self {
             Mixer::Attention(attention) => attention.forward(backend, work, sequences, slot, out),
             Mixer::Latent(latent) => latent.forward(backend, work, sequences, slot, out),
@@ -270,15 +255,6 @@ fn activation_name(activation: Activation) -> &'static str {
         Activation::Identity => "linear",
         Activation::SwigluOai => "clamped silu",
         Activation::SwigluLimited => "silu within 10",
-    }
-}
-
-impl<B: Backend> fmt::Display for Norm<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            NormKind::Rms => "rms",
-            NormKind::Layer => "layernorm",
-        })
     }
 }
 

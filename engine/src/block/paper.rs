@@ -1,10 +1,10 @@
 //! What the organs' tests share: matrices of numbers written out, a step over rows of them, and what comes back beside what a
 //! pencil gives.
 
+use super::Work;
 use super::rope::{Pairing, Rope};
-use super::{Norm, Work};
-use crate::backend::cpu::CpuBackend;
-use crate::backend::{Backend, Linear, Row, Stored};
+use crate::backend::cpu::{CpuBackend, State};
+use crate::backend::{Backend, Linear, Norm, Row, Stored};
 use crate::batch::{Canceller, Entry, Logits};
 use crate::cache::{CacheOptions, KvType, Sequence, StateSpec};
 use crate::config::{NormKind, RopeConfig, Scaling};
@@ -86,7 +86,7 @@ impl Paper {
     }
 
     /// What a sequence remembers at first.
-    pub(super) fn sequence(&self, spec: &StateSpec) -> Sequence<CpuBackend> {
+    pub(super) fn sequence(&self, spec: &StateSpec) -> Sequence<State> {
         Sequence::new(vec![self.backend.state(spec, OPTIONS.capacity).unwrap()], &OPTIONS)
     }
 

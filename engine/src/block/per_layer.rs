@@ -6,8 +6,8 @@
 //! ```
 //! Source: `modeling_gemma4.py` of Hugging Face transformers, `get_per_layer_inputs`, `project_per_layer_inputs` and the layer.
 
-use crate::backend::{Backend, Linear, Row};
-use crate::block::{Norm, Work};
+use crate::backend::{Backend, Linear, Norm, Row};
+use crate::block::Work;
 use crate::error::Result;
 use crate::weights::Loader;
 use hob_kernels::ops::Activation;

@@ -82,7 +82,7 @@ impl<B: Backend> ShortConv<B> {
     }
 
     /// `out = mixer(h)`.
-    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], slot: usize, out: &mut B::Tensor) {
+    pub fn forward(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B::State>], slot: usize, out: &mut B::Tensor) {
         let Work { step, h, gate, up, v, .. } = work;
         backend.linear(step, h, &mut [(&self.b, &mut *gate), (&self.c, &mut *up), (&self.x, &mut *v)]);
         backend.glu(step, Activation::Identity, gate, v);

@@ -6,26 +6,17 @@
 //! y = block(Σ pre[s] · x[s])                     x[t] = post[t] · y + Σ comb[s, t] · x[s]
 //! ```
 
-use crate::backend::{Backend, Linear};
-use crate::block::{Norm, Work};
+use crate::backend::{Backend, Linear, Mixing, Norm};
+use crate::block::Work;
 use crate::config::{NormKind, StrandConfig};
 use crate::error::Result;
 use crate::weights::Loader;
 
 /// How one block meets the strands.
 pub struct Strands<B: Backend> {
-    /// How many there are.
-    pub count: usize,
     norm: Norm<B>,
     mixes: Linear<B>,
-    /// Factors on the raw mixes, one for each of their parts.
-    pub scale: B::Vector,
-    /// Added to the raw mixes.
-    pub base: B::Vector,
-    /// Rounds of Sinkhorn's normalisation.
-    pub iterations: usize,
-    /// Added to weights and sums.
-    pub eps: f32,
+    mixing: Mixing<B>,
 }
 
 /// Whether a block writes to the strands or only reads them.
@@ -55,13 +46,9 @@ impl<B: Backend> Strands<B> {
         };
         let ones = loader.backend.vector(vec![1.0; width])?;
         Ok(Strands {
-            count,
             norm: Norm { kind: NormKind::Rms, weight: ones, bias: None, eps: loader.config.eps, width },
             mixes: loader.linear(&format!("{base}_fn"), rows, width)?,
-            scale: vector("scale", parts)?,
-            base: vector("base", rows)?,
-            iterations,
-            eps,
+            mixing: Mixing { count, scale: vector("scale", parts)?, base: vector("base", rows)?, iterations, eps },
         })
     }
 
@@ -69,13 +56,13 @@ impl<B: Backend> Strands<B> {
     pub fn read(&self, backend: &B, work: &mut Work<B>, x: &B::Tensor, out: &mut B::Tensor) {
         backend.norm(&mut work.step, x, &self.norm, &mut work.h);
         backend.linear(&mut work.step, &work.h, &mut [(&self.mixes, &mut work.strands)]);
-        backend.strand_weights(&mut work.step, self, &mut work.strands);
-        backend.mix_strands(&mut work.step, x, self.count, &work.strands, out);
+        backend.strand_weights(&mut work.step, &self.mixing, &mut work.strands);
+        backend.mix_strands(&mut work.step, x, self.mixing.count, &work.strands, out);
     }
 
     /// `x = post · y + comb · x`, by the weights that [`read`](Strands::read) left.
     pub fn write(&self, backend: &B, work: &mut Work<B>, x: &mut B::Tensor, y: &B::Tensor) {
-        backend.add_to_strands(&mut work.step, x, self.count, &work.strands, y);
+        backend.add_to_strands(&mut work.step, x, self.mixing.count, &work.strands, y);
     }
 }
 
@@ -96,13 +83,15 @@ mod tests {
         mixes[0] = 5f32.sqrt() * 3f32.ln() / 2.0;
         let three = 3f32.ln();
         let strands: Strands<CpuBackend> = Strands {
-            count: 2,
             norm: norm(&[1.0, 1.0]),
             mixes: linear(&mixes, 2),
-            scale: vec![2.0, 1.0, 1.0],
-            base: vec![0.0, 0.0, 0.0, three, three, 0.0, 0.0, 0.0],
-            iterations: 1,
-            eps: 0.0,
+            mixing: Mixing {
+                count: 2,
+                scale: vec![2.0, 1.0, 1.0],
+                base: vec![0.0, 0.0, 0.0, three, three, 0.0, 0.0, 0.0],
+                iterations: 1,
+                eps: 0.0,
+            },
         };
         let (mut paper, mut read) = (Paper::new(&[0.0], 1, &[]), Default::default());
         let (mut x, y) = (paper.tensor(&[1.0, 3.0]), paper.tensor(&[10.0]));

@@ -8,7 +8,6 @@
 //! capacity, or for other batches, takes up the same bytes. They are the state's own: nothing is rounded on the way.
 
 use super::{Checkpoint, LayerState, Sequence};
-use crate::backend::Backend;
 use crate::error::{Error, Fault, Result};
 use std::ops::Range;
 
@@ -33,7 +32,7 @@ pub enum Part {
 }
 
 /// How a sequence is written: by position alone, or with whole states too.
-pub(super) fn how<B: Backend>(sequence: &Sequence<B>) -> Saved {
+pub(super) fn how<S: LayerState>(sequence: &Sequence<S>) -> Saved {
     let ways = || sequence.states.iter().map(LayerState::saved);
     match (ways().any(|way| way == Saved::Never), ways().any(|way| way == Saved::Whole)) {
         (true, _) => Saved::Never,
@@ -43,9 +42,9 @@ pub(super) fn how<B: Backend>(sequence: &Sequence<B>) -> Saved {
 }
 
 /// Appends a part; the copies of a checkpoint stand in for the states that they were made of.
-pub(super) fn save<B: Backend>(sequence: &Sequence<B>, part: &Part, from: Option<&Checkpoint>, out: &mut Vec<u8>) {
+pub(super) fn save<S: LayerState>(sequence: &Sequence<S>, part: &Part, from: Option<&Checkpoint>, out: &mut Vec<u8>) {
     out.reserve(sequence.states.iter().map(|s| s.part_bytes(part)).sum());
-    let copies = from.and_then(|c| c.copies.as_ref()).and_then(|c| c.downcast_ref::<Vec<Option<B::State>>>());
+    let copies = from.and_then(|c| c.copies.as_ref()).and_then(|c| c.downcast_ref::<Vec<Option<S>>>());
     for (i, state) in sequence.states.iter().enumerate() {
         let copy = copies.and_then(|copies| copies.get(i)).and_then(Option::as_ref);
         copy.unwrap_or(state).save(part, out);
@@ -53,7 +52,7 @@ pub(super) fn save<B: Backend>(sequence: &Sequence<B>, part: &Part, from: Option
 }
 
 /// Takes up parts, once it is sure that they fit.
-pub(super) fn resume<B: Backend>(sequence: &mut Sequence<B>, len: usize, parts: &[(Part, &[u8])]) -> Result<()> {
+pub(super) fn resume<S: LayerState>(sequence: &mut Sequence<S>, len: usize, parts: &[(Part, &[u8])]) -> Result<()> {
     let refuse = |expected: &str, found: String| Err(Error::Input(Fault::at("saved cache").expected(expected).found(found)));
     let (mut end, mut whole) = (sequence.len, false);
     for (part, bytes) in parts {

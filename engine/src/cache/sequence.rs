@@ -3,13 +3,12 @@
 use std::any::Any;
 
 use super::{CacheOptions, Checkpoint, Erased, LayerState, Part, Rewind, Saved, saved};
-use crate::backend::Backend;
 use crate::error::{Error, Fault, Result};
 
 /// The states of one sequence.
-pub struct Sequence<B: Backend> {
+pub struct Sequence<S: LayerState> {
     /// One state per mixer, in the order the decoder numbers them.
-    pub states: Vec<B::State>,
+    pub states: Vec<S>,
     pub(super) len: usize,
     pub(super) capacity: usize,
     pub(super) batch: usize,
@@ -19,9 +18,9 @@ pub struct Sequence<B: Backend> {
     pub(super) lost: bool,
 }
 
-impl<B: Backend> Sequence<B> {
+impl<S: LayerState> Sequence<S> {
     /// An empty sequence.
-    pub fn new(states: Vec<B::State>, options: &CacheOptions) -> Sequence<B> {
+    pub fn new(states: Vec<S>, options: &CacheOptions) -> Sequence<S> {
         Sequence { states, len: 0, capacity: options.capacity, batch: options.batch, cuts: Vec::new(), lost: false }
     }
 
@@ -69,12 +68,12 @@ impl<B: Backend> Sequence<B> {
         shortest.max().unwrap_or(0)
     }
 
-    fn copy_states(&self, len: usize, which: impl Fn(Rewind) -> bool) -> Result<Vec<Option<B::State>>> {
+    fn copy_states(&self, len: usize, which: impl Fn(Rewind) -> bool) -> Result<Vec<Option<S>>> {
         self.states.iter().map(|s| if which(s.rewind()) { s.copy(len).map(Some) } else { Ok(None) }).collect()
     }
 }
 
-impl<B: Backend> Erased for Sequence<B> {
+impl<S: LayerState> Erased for Sequence<S> {
     fn len(&self) -> usize {
         self.len
     }
@@ -165,7 +164,7 @@ impl<B: Backend> Erased for Sequence<B> {
             let fault = Fault::at("cache").found(format!("the {} positions of the checkpoint were overwritten since", checkpoint.len));
             return Err(Error::Input(fault.help("take a new checkpoint after cutting back")));
         }
-        if let Some(copies) = checkpoint.copies.as_ref().and_then(|c| c.downcast_ref::<Vec<Option<B::State>>>()) {
+        if let Some(copies) = checkpoint.copies.as_ref().and_then(|c| c.downcast_ref::<Vec<Option<S>>>()) {
             let mut fresh = Vec::with_capacity(copies.len());
             for (copy, state) in copies.iter().zip(&self.states) {
                 let held = match state.rewind() {
@@ -192,7 +191,7 @@ impl<B: Backend> Erased for Sequence<B> {
     fn fork(&self) -> Result<Box<dyn Erased>> {
         self.sound()?;
         let states = self.states.iter().map(|s| s.copy(self.len)).collect::<Result<_>>()?;
-        Ok(Box::new(Sequence::<B> { states, len: self.len, capacity: self.capacity, batch: self.batch, cuts: Vec::new(), lost: false }))
+        Ok(Box::new(Sequence::<S> { states, len: self.len, capacity: self.capacity, batch: self.batch, cuts: Vec::new(), lost: false }))
     }
 
     fn any(&mut self) -> &mut dyn Any {

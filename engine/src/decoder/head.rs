@@ -1,8 +1,7 @@
 //! Where a decoder ends: the residual stream to logits.
 
 use super::{Buffers, normed};
-use crate::backend::{Backend, Linear};
-use crate::block::Norm;
+use crate::backend::{Backend, Linear, Norm};
 use crate::block::altup::Merge;
 use crate::block::strands::{Role, Strands};
 use crate::error::Result;

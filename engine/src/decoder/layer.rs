@@ -1,13 +1,13 @@
 //! One layer: the formula at the head of the decoder.
 
 use super::{Buffers, normed, running};
-use crate::backend::Backend;
+use crate::backend::{Backend, Norm};
 use crate::batch::Canceller;
 use crate::block::altup::AltUp;
 use crate::block::per_layer::LayerInput;
 use crate::block::rope::Rope;
 use crate::block::strands::{Role, Strands};
-use crate::block::{FeedForward, Mixer, Norm, Work};
+use crate::block::{FeedForward, Mixer, Work};
 use crate::cache::Sequence;
 use crate::error::Result;
 use crate::weights::Loader;
@@ -105,7 +105,7 @@ impl<B: Backend> Layer<B> {
         &self,
         backend: &B,
         buffers: &mut Buffers<B>,
-        sequences: &mut [&mut Sequence<B>],
+        sequences: &mut [&mut Sequence<B::State>],
         stop: &Canceller,
     ) -> Result<()> {
         if let Some(altup) = &self.altup {
@@ -156,7 +156,7 @@ impl<B: Backend> Layer<B> {
     }
 
     /// `y = Σ mixer(h)`, by way of `z`.
-    fn mix(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B>], y: &mut B::Tensor, z: &mut B::Tensor) {
+    fn mix(&self, backend: &B, work: &mut Work<B>, sequences: &mut [&mut Sequence<B::State>], y: &mut B::Tensor, z: &mut B::Tensor) {
         for (i, mixer) in self.mixers.iter().enumerate() {
             mixer.forward(backend, work, sequences, self.slot + i, if i == 0 { &mut *y } else { &mut *z });
             if i > 0 {
@@ -171,7 +171,7 @@ impl<B: Backend> Layer<B> {
         altup: &AltUp<B>,
         backend: &B,
         buffers: &mut Buffers<B>,
-        sequences: &mut [&mut Sequence<B>],
+        sequences: &mut [&mut Sequence<B::State>],
         stop: &Canceller,
     ) -> Result<()> {
         let Buffers { work, x, y, z, .. } = buffers;

@@ -120,7 +120,7 @@ pub(super) fn attend(
     step: &mut Step,
     attend: &Attend<CandleBackend>,
     qkv: Qkv<'_, CandleBackend>,
-    sequences: &mut [&mut Sequence<CandleBackend>],
+    sequences: &mut [&mut Sequence<State>],
     slot: usize,
     device: &Device,
 ) -> Done<Array> {

@@ -6,7 +6,7 @@ use hob_kernels::ops::Activation;
 
 use super::step::Angles;
 use super::{CandleBackend, Done};
-use crate::block::Norm;
+use crate::backend::Norm;
 use crate::block::rope::Pairing;
 use crate::config::NormKind;
 

@@ -7,8 +7,7 @@
 use super::attention::{KeyValue, mask, one_run};
 use super::state::State;
 use super::{Angles, CandleBackend, Done, MASKED, Run, Seen, Step, normalised, rotated, together};
-use crate::backend::{Attend, Window};
-use crate::block::compressed::{Indexed, Pooled, Pooling};
+use crate::backend::{Attend, Indexed, Pooled, Pooling, Window};
 use crate::cache::{KvType, Sequence};
 use crate::error::Result;
 use candle_core::{D, DType, Device, Tensor as Array};
@@ -111,7 +110,7 @@ pub(super) fn attend_entries(
     attend: &Attend<CandleBackend>,
     (q, k): (&Array, &Array),
     pooled: &Pooled<'_, CandleBackend>,
-    sequences: &mut [&mut Sequence<CandleBackend>],
+    sequences: &mut [&mut Sequence<State>],
     slot: usize,
 ) -> Done<Array> {
     let mut outs = Vec::with_capacity(step.runs.len());

@@ -19,13 +19,11 @@ mod strands;
 mod weight;
 
 use crate::backend::{
-    Attend, Backend, Convolved, DeltaRule, ExpertWeights, HeadInputs, HeadWeights, Linear, Product, Qkv, Row, Scan, Stored,
+    Attend, Backend, Convolved, DeltaRule, ExpertWeights, HeadInputs, HeadWeights, Linear, Mixing, Norm, Pooled, Product, Qkv, Row, Scan,
+    Stored,
 };
 use crate::batch::{Canceller, Entry};
-use crate::block::Norm;
-use crate::block::compressed::Pooled;
 use crate::block::rope::Rope;
-use crate::block::strands::Strands;
 use crate::cache::{Sequence, StateSpec};
 use crate::error::{Error, Fault, Result};
 use candle_core::{DType, Device, Tensor as Array};
@@ -182,7 +180,7 @@ impl Backend for CandleBackend {
         step: &mut Step,
         attend: &Attend<Self>,
         qkv: Qkv<'_, Self>,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Tensor,
     ) {
@@ -198,7 +196,7 @@ impl Backend for CandleBackend {
         attend: &Attend<Self>,
         (q, k): (&Tensor, &Tensor),
         pooled: Pooled<'_, Self>,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Tensor,
     ) {
@@ -208,9 +206,9 @@ impl Backend for CandleBackend {
         });
     }
 
-    fn strand_weights(&self, step: &mut Step, strands: &Strands<Self>, mixes: &mut Tensor) {
+    fn strand_weights(&self, step: &mut Step, mixing: &Mixing<Self>, mixes: &mut Tensor) {
         step.attempt("strand_weights", |_| {
-            mixes.put(strands::weights(strands, mixes.get()?)?);
+            mixes.put(strands::weights(mixing, mixes.get()?)?);
             Ok(())
         });
     }
@@ -229,7 +227,7 @@ impl Backend for CandleBackend {
         });
     }
 
-    fn conv(&self, step: &mut Step, convs: &mut [Convolved<'_, Self>], sequences: &mut [&mut Sequence<Self>], slot: usize) {
+    fn conv(&self, step: &mut Step, convs: &mut [Convolved<'_, Self>], sequences: &mut [&mut Sequence<Self::State>], slot: usize) {
         step.attempt("conv", |step| {
             for (conv, x) in convs {
                 x.put(recurrent::conv(&step.runs, conv, x.get()?, sequences, slot)?);
@@ -243,7 +241,7 @@ impl Backend for CandleBackend {
         step: &mut Step,
         scan: &Scan<Self>,
         heads: HeadInputs<'_, Self>,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Tensor,
     ) {
@@ -260,7 +258,7 @@ impl Backend for CandleBackend {
         rule: &DeltaRule<Self>,
         heads: HeadInputs<'_, Self>,
         beta: &Tensor,
-        sequences: &mut [&mut Sequence<Self>],
+        sequences: &mut [&mut Sequence<Self::State>],
         slot: usize,
         out: &mut Tensor,
     ) {

@@ -54,7 +54,7 @@ impl Memory {
 }
 
 /// The memory in a slot.
-fn memory<'a>(sequences: &'a mut [&mut Sequence<CandleBackend>], run: Run, slot: usize) -> Done<&'a mut Memory> {
+fn memory<'a>(sequences: &'a mut [&mut Sequence<State>], run: Run, slot: usize) -> Done<&'a mut Memory> {
     match &mut sequences[run.sequence].states[slot] {
         State::Recurrent(memory) => Ok(memory),
         State::KeyValue(_) | State::Compressed(..) => {
@@ -68,7 +68,7 @@ pub(super) fn conv(
     runs: &[Run],
     conv: &Conv<CandleBackend>,
     x: &Array,
-    sequences: &mut [&mut Sequence<CandleBackend>],
+    sequences: &mut [&mut Sequence<State>],
     slot: usize,
 ) -> Done<Array> {
     let mut outs = Vec::with_capacity(runs.len());
@@ -128,7 +128,7 @@ pub(super) fn scan(
     runs: &[Run],
     scan: &Scan<CandleBackend>,
     inputs: &Inputs<'_>,
-    sequences: &mut [&mut Sequence<CandleBackend>],
+    sequences: &mut [&mut Sequence<State>],
     slot: usize,
 ) -> Done<Array> {
     let Shape { heads, values, .. } = scan.shape;
@@ -145,7 +145,7 @@ pub(super) fn delta(
     rule: &DeltaRule<CandleBackend>,
     inputs: &Inputs<'_>,
     beta: &Array,
-    sequences: &mut [&mut Sequence<CandleBackend>],
+    sequences: &mut [&mut Sequence<State>],
     slot: usize,
 ) -> Done<Array> {
     let decay = softplus(&inputs.dt.broadcast_add(&rule.bias)?)?.broadcast_mul(&rule.rate)?.exp()?;
@@ -159,7 +159,7 @@ fn walk(
     inputs: &Inputs<'_>,
     decay: &Array,
     rule: &Rule<'_>,
-    sequences: &mut [&mut Sequence<CandleBackend>],
+    sequences: &mut [&mut Sequence<State>],
     slot: usize,
 ) -> Done<Array> {
     let Shape { heads, keys, values, .. } = *shape;

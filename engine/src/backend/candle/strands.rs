@@ -1,17 +1,17 @@
 //! Hyper-connections on a candle device: what [`hob_kernels::naive::hyper`] says, for all tokens at once.
 
 use super::{CandleBackend, Done};
-use crate::block::strands::Strands;
+use crate::backend::Mixing;
 use candle_core::{D, Tensor as Array};
 use candle_nn::ops::{sigmoid, softmax_last_dim};
 
 /// Raw mixes `[tokens, count · (count + 2)]`, or of the head alone `[tokens, count]`, to weights.
-pub(super) fn weights(strands: &Strands<CandleBackend>, mixes: &Array) -> Done<Array> {
-    let (n, eps) = (strands.count, f64::from(strands.eps));
+pub(super) fn weights(mixing: &Mixing<CandleBackend>, mixes: &Array) -> Done<Array> {
+    let (n, eps) = (mixing.count, f64::from(mixing.eps));
     let (tokens, width) = mixes.dims2()?;
     let part = |index: usize, from: usize, len: usize| {
-        let scaled = mixes.narrow(1, from, len)?.broadcast_mul(&strands.scale.narrow(0, index, 1)?)?;
-        scaled.broadcast_add(&strands.base.narrow(0, from, len)?)
+        let scaled = mixes.narrow(1, from, len)?.broadcast_mul(&mixing.scale.narrow(0, index, 1)?)?;
+        scaled.broadcast_add(&mixing.base.narrow(0, from, len)?)
     };
     let pre = sigmoid(&part(0, 0, n)?)?.affine(1.0, eps)?;
     if width < n * (n + 2) {
@@ -20,7 +20,7 @@ pub(super) fn weights(strands: &Strands<CandleBackend>, mixes: &Array) -> Done<A
     let post = sigmoid(&part(1, n, n)?)?.affine(2.0, 0.0)?;
     let mut comb = softmax_last_dim(&part(2, 2 * n, n * n)?.reshape((tokens, n, n))?)?.affine(1.0, eps)?;
     let even = |comb: &Array, over: usize| comb.broadcast_div(&comb.sum_keepdim(over)?.affine(1.0, eps)?);
-    for round in 0..strands.iterations {
+    for round in 0..mixing.iterations {
         if round > 0 {
             comb = even(&comb, 2)?;
         }

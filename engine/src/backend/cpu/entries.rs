@@ -2,7 +2,7 @@
 
 use super::CpuBackend;
 use super::state::no_room;
-use crate::block::compressed::Pooling;
+use crate::backend::Pooling;
 use crate::error::Result;
 use hob_kernels::attention::{KvStore, KvType};
 use hob_kernels::{Cpu, ops};
