@@ -74,11 +74,13 @@ fn elementwise() {
         let runs = if rows % 3 == 0 { 3 } else { 1 };
         type InPlace<'a> = (&'static str, &'a dyn Fn(&mut [f32]), &'a dyn Fn(Cpu<'_>, &mut [f32]));
         let rows_of_like = &y[..rows * width / runs];
+        let gates = &y[..rows];
         let xielu = Xielu { above: 0.8, below: 1.3, slope: 0.5, edge: -1e-6 };
-        let table: [InPlace<'_>; 9] = [
+        let table: [InPlace<'_>; 10] = [
             ("add", &|x| naive::ops::add(x, &y), &|cpu, x| ops::add(cpu, x, &y)),
             ("add_bias", &|x| naive::ops::add_bias(x, bias), &|cpu, x| ops::add_bias(cpu, x, bias)),
             ("scale_by", &|x| naive::ops::scale_by(x, bias), &|cpu, x| ops::scale_by(cpu, x, bias)),
+            ("gate", &|x| naive::ops::gate(x, gates), &|cpu, x| ops::gate(cpu, x, gates)),
             ("rescale", &|x| naive::ops::rescale(x, runs, rows_of_like, width), &|cpu, x| ops::rescale(cpu, x, runs, rows_of_like, width)),
             ("sparsify", &|x| naive::ops::sparsify(x, 1.6, width), &|cpu, x| ops::sparsify(cpu, x, 1.6, width)),
             ("scale", &|x| naive::ops::scale(x, 0.3), &|cpu, x| ops::scale(cpu, x, 0.3)),

@@ -16,7 +16,6 @@ use crate::error::{Error, Fault, Result};
 use hob_kernels::attention::{self, Lane};
 use hob_kernels::format::dequantize;
 use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Matrix};
-use hob_kernels::naive::math::times_sigmoid;
 use hob_kernels::ops::{self, Activation, Router, Xielu};
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
@@ -418,11 +417,8 @@ impl Backend for CpuBackend {
         ops::combine(cpu, down.values(), weights, *k, x.width, out.shape(x.rows, x.width));
     }
 
-    fn gate(&self, _: &mut Step, x: &mut Tensor, gate: &Tensor) {
-        let width = x.width / gate.width;
-        for (run, gate) in x.values_mut().chunks_exact_mut(width).zip(gate.values()) {
-            run.iter_mut().for_each(|x| *x = times_sigmoid(*x, *gate));
-        }
+    fn gate(&self, step: &mut Step, x: &mut Tensor, gate: &Tensor) {
+        ops::gate(self.cpu(&step.stop), x.values_mut(), gate.values());
     }
 
     fn columns(&self, step: &mut Step, x: &Tensor, from: usize, width: usize, out: &mut Tensor) {

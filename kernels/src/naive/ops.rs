@@ -94,6 +94,12 @@ pub fn scale_by(x: &mut [f32], weight: &[f32]) {
     x.chunks_exact_mut(weight.len()).for_each(|row| row.iter_mut().zip(weight).for_each(|(x, w)| *x *= w));
 }
 
+/// Each of `gates.len()` equal runs of x times σ of its gate.
+pub fn gate(x: &mut [f32], gates: &[f32]) {
+    let width = (x.len() / gates.len()).max(1);
+    x.chunks_exact_mut(width).zip(gates).for_each(|(run, gate)| run.iter_mut().for_each(|x| *x = times_sigmoid(*x, *gate)));
+}
+
 /// `x *= s`
 pub fn scale(x: &mut [f32], s: f32) {
     x.iter_mut().for_each(|x| *x *= s);

@@ -35,6 +35,24 @@ pub fn scale_by(cpu: Cpu<'_>, x: &mut [f32], weight: &[f32]) {
     cpu.parallel_chunks(x, n, &|_, x| x.chunks_exact_mut(weight.len()).for_each(|x| vectorize(cpu.level, Both { f: Mul, y: weight, x })));
 }
 
+/// Each run of x `[runs, x.len() / runs]` times σ of its own of the `gates` `[runs]`.
+///
+/// # Panics
+/// If x is not so many runs.
+pub fn gate(cpu: Cpu<'_>, x: &mut [f32], gates: &[f32]) {
+    let width = x.len().checked_div(gates.len()).unwrap_or(0);
+    assert_eq!(x.len(), width * gates.len(), "so many values in {} runs", gates.len());
+    if width == 0 {
+        return;
+    }
+    let n = piece(cpu, x.len(), width, CHEAP);
+    cpu.parallel_chunks(x, n, &|i, x| {
+        for (x, &gate) in x.chunks_exact_mut(width).zip(&gates[i * n / width..]) {
+            vectorize(cpu.level, Each { f: Gated(gate), x });
+        }
+    });
+}
+
 /// Adds the rows of `y` `[rows, y_width]` to channels `at ..` of those of x `[rows, x_width]`.
 ///
 /// # Panics
@@ -211,6 +229,16 @@ impl Unary for Activation {
 fn at_most<I: Isa>(isa: I, x: I::F, limit: f32) -> I::F {
     let limit = isa.splat(limit);
     isa.select(isa.lt(limit, x), limit, x)
+}
+
+/// x·σ of a number.
+struct Gated(f32);
+
+impl Unary for Gated {
+    #[inline(always)]
+    fn of<I: Isa>(&self, isa: I, x: I::F) -> I::F {
+        math::times_sigmoid(isa, x, isa.splat(self.0))
+    }
 }
 
 /// `x = f(x)`
