@@ -17,11 +17,15 @@ const BYTES: usize = Format::Q8_0.block_bytes();
 /// Q4_0 and IQ4_NL have blocks of this size; they are told apart by what their codes mean.
 const NIBBLES: usize = Format::Q4_0.block_bytes();
 
+const FIFTHS: usize = Format::Q5_0.block_bytes();
+
 /// What codes stand for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Codes {
     /// Four bits: themselves, 8 taken off.
     Biased,
+    /// Five bits, the fifth apart: themselves, 16 taken off.
+    Fifths,
     /// Four bits: a place in the table.
     Nonlinear,
     /// Signed bytes.
@@ -36,10 +40,15 @@ trait Known {
 struct Q4_0;
 #[allow(non_camel_case_types)]
 struct IQ4_NL;
+struct Q5_0;
 struct Q8_0;
 
 impl Known for Q4_0 {
     const CODES: Codes = Codes::Biased;
+}
+
+impl Known for Q5_0 {
+    const CODES: Codes = Codes::Fifths;
 }
 
 impl Known for IQ4_NL {
@@ -57,6 +66,12 @@ const PARKED: usize = 512;
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q4_0(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
     multiply::<NIBBLES, Q4_0>(rows, row_bytes, x, out)
+}
+
+/// The same of Q5_0.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn q5_0(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    multiply::<FIFTHS, Q5_0>(rows, row_bytes, x, out)
 }
 
 /// The same of IQ4_NL.
@@ -89,21 +104,21 @@ fn multiply<const N: usize, F: Known>(rows: &[u8], row_bytes: usize, x: OneToken
         many = [0f32; 8 * PARKED + 7];
         &mut many
     };
-    for (rows, out) in rows.chunks(8 * row_bytes).zip(out.chunks_mut(8)) {
-        for (i, row) in rows.chunks_exact(row_bytes).enumerate() {
-            park::<N, F>(row, x, &mut parked[i * n..]);
+    for (eight, out) in out.chunks_mut(8).enumerate() {
+        for i in 0..out.len() {
+            park::<N, F>(&rows[(8 * eight + i) * row_bytes..], n, x, &mut parked[i * n..]);
         }
         chains(parked, n, |block| x.flat[block / 8 * x.stride].d[block % 8], out);
     }
     true
 }
 
-/// f of the blocks of a row, in whole eights.
+/// f of the `n` blocks of the first of these rows, in whole eights: what the last of them takes from the next row is not used.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn park<const N: usize, F: Known>(row: &[u8], x: OneToken, parked: &mut [f32]) {
-    let (eights, rest) = row.as_chunks::<N>().0.as_chunks::<8>();
-    let places = parked.as_chunks_mut::<8>().0;
+fn park<const N: usize, F: Known>(rows: &[u8], n: usize, x: OneToken, parked: &mut [f32]) {
+    let (eights, rest) = rows.as_chunks::<N>().0.as_chunks::<8>();
+    let places = &mut parked.as_chunks_mut::<8>().0[..n.div_ceil(8)];
     for (i, (eight, place)) in eights.iter().zip(&mut *places).enumerate() {
         // Signed bytes come as fast unasked for.
         if F::CODES != Codes::Bytes {
@@ -112,7 +127,7 @@ fn park<const N: usize, F: Known>(row: &[u8], x: OneToken, parked: &mut [f32]) {
         }
         *place = f::<N, F>(eight, &x.flat[i * x.stride]);
     }
-    if !rest.is_empty() {
+    if eights.len() < places.len() {
         let mut last = [[0; N]; 8];
         last[..rest.len()].copy_from_slice(rest);
         places[eights.len()] = f::<N, F>(&last, &x.flat[eights.len() * x.stride]);
@@ -135,6 +150,12 @@ fn f<const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat) -> [f32; 8] {
             let [a, b] = lanes(four(0), four(4));
             _mm256_madd_epi16(_mm256_add_epi16(a, b), ones)
         }
+        // Half as many do here: 4 · 2 · 31 · 127.
+        Codes::Fifths => {
+            let four = |i: usize| fours16([product(i), product(i + 1), product(i + 2), product(i + 3)]);
+            let [a, b] = lanes(four(0), four(4));
+            _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones))
+        }
         Codes::Nonlinear | Codes::Bytes => {
             let wide = |i: usize| _mm256_madd_epi16(product(i), ones);
             let four = |i: usize| pairs_to_fours([pair_up(wide(i), wide(i + 1)), pair_up(wide(i + 2), wide(i + 3))]);
@@ -144,6 +165,7 @@ fn f<const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat) -> [f32; 8] {
     };
     let s = match F::CODES {
         Codes::Biased => _mm256_sub_epi32(s, _mm256_slli_epi32::<3>(sums(x))),
+        Codes::Fifths => _mm256_sub_epi32(s, _mm256_slli_epi32::<4>(sums(x))),
         Codes::Nonlinear | Codes::Bytes => s,
     };
     let d = _mm256_cvtph_ps(scales(blocks));
@@ -170,18 +192,30 @@ fn scales<const N: usize>(blocks: &[[u8; N]; 8]) -> __m128i {
 fn product<const N: usize, F: Known>(block: &[u8; N], x: __m256i) -> __m256i {
     match F::CODES {
         Codes::Biased => _mm256_maddubs_epi16(nibbles(block), x),
+        Codes::Fifths => _mm256_maddubs_epi16(_mm256_or_si256(nibbles(block), fifths(block)), x),
         Codes::Nonlinear => signed(looked_up(&NONLINEAR, nibbles(block)), x),
         Codes::Bytes => signed(load32(block, 2), x),
     }
 }
 
-/// The lower four bits of 16 bytes, then the upper four.
+/// The lower four bits of a block's last 16 bytes, then the upper four.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn nibbles<const N: usize>(block: &[u8; N]) -> __m256i {
-    let both = _mm256_broadcastsi128_si256(load16(block, 2));
+    let both = _mm256_broadcastsi128_si256(load16(block, N - 16));
     let both = _mm256_srlv_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
     _mm256_and_si256(both, _mm256_set1_epi8(15))
+}
+
+/// Bit k of the four bytes behind d, as 16 in byte k.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn fifths<const N: usize>(block: &[u8; N]) -> __m256i {
+    let bits = _mm256_set1_epi32(i32::from_le_bytes([block[2], block[3], block[4], block[5]]));
+    let byte = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let mine = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+    let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(bits, byte), mine), mine);
+    _mm256_and_si256(set, _mm256_set1_epi8(16))
 }
 
 /// [`pair_up`] and [`pairs_to_fours`] of four vectors in 16 bits: in each lane two sums of each, one after the other.

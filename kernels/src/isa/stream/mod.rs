@@ -14,8 +14,7 @@
 //!
 //! Ideas: llama.cpp's AVX2 dot products (codes in the file's order, scales shuffled out of one vector). Tried and dropped, on
 //! Zen 4 (`benches/record`): headers of eight blocks ahead (twice as slow from memory), touching the next page, prefetching
-//! into the first cache, tiles of four rows; Q5_0 and MXFP4 here (no faster than in lanes of rows; MXFP4 as [`flat`] goes about it,
-//! a tenth slower); asking for the first three pages of every work item (no faster); items of a quarter of the size, since threads
+//! into the first cache, tiles of four rows; MXFP4 as [`flat`] goes about it (a tenth slower than in lanes of rows); asking for the first three pages of every work item (no faster); items of a quarter of the size, since threads
 //! have shares (a tenth slower).
 #![allow(unsafe_code)]
 
@@ -36,6 +35,7 @@ pub(super) fn multiply(format: Format, rows: &[u8], row_bytes: usize, x: OneToke
         Format::Q6_K => k::multiply::<{ k::Q6_K }>(rows, row_bytes, x, out),
         Format::Q8_0 => flat::q8_0(rows, row_bytes, x, out),
         Format::Q4_0 => flat::q4_0(rows, row_bytes, x, out),
+        Format::Q5_0 => flat::q5_0(rows, row_bytes, x, out),
         Format::IQ4_NL => flat::iq4_nl(rows, row_bytes, x, out),
         _ => false,
     }
