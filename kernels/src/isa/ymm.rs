@@ -411,6 +411,10 @@ impl<D: Dot> Isa for Ymm<D> {
     fn with_tile<T: Tiled>(self, tiled: T) {
         tiled.run::<Self, 2, 3, 256>(self);
     }
+    #[inline(always)]
+    fn with_narrow_tile<T: Tiled>(self, tiled: T) {
+        tiled.run::<Self, 2, 3, 8>(self);
+    }
 }
 
 /// 16 bytes of the row at `p`, and of the fourth row after it.
