@@ -411,6 +411,7 @@ impl<D: Dot> Isa for Ymm<D> {
     fn with_tile<T: Tiled>(self, tiled: T) {
         tiled.run::<Self, 2, 3, 256>(self);
     }
+    /// The products of two vectors of rows share what is broadcast: 1 × 4 waits for its loads.
     #[inline(always)]
     fn with_narrow_tile<T: Tiled>(self, tiled: T) {
         tiled.run::<Self, 2, 3, 8>(self);
