@@ -170,7 +170,8 @@ fn channels<I: Isa, S: Stored, const R: usize, const C: usize>(isa: I, it: &mut 
 }
 
 /// Asks for the cache lines of `len` numbers from `at` on, where there are that many. Each step of a product asks for as
-/// much as it works on, in the order of addresses: requests in bursts, or in the order of use, cost more than they bring.
+/// much as it works on, in the order of addresses: requests in bursts, in the order of use, once a line only, or two blocks ahead
+/// cost more than they bring.
 #[inline(always)]
 pub(super) fn fetch<I: Isa, U>(isa: I, ahead: &[U], at: usize, len: usize) {
     let line = 64 / size_of::<U>();

@@ -147,9 +147,10 @@ impl<D: Dot> Isa for Ymm<D> {
         let out = &mut out[..8];
         unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) }
     }
+    /// Into the second cache: the few places that the first has for lines under way are for what is read now.
     #[inline(always)]
     fn prefetch<T>(self, x: &T) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(x).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast()) };
     }
     #[inline(always)]
     fn load_f16(self, x: &[u16]) -> __m256 {
