@@ -67,17 +67,17 @@ const IQ1_POINTS: &str = "\
     qKAClCAENQEFCiCCFFCFFAACCKIryDCAAAgqKgiC6Ci6iKAACiUCokOFAExSFFFAFFAqCAFFCFFCISCCIiiCAhAAFFAFFAqAAFFCFF";
 
 /// Codebook IQ1 of IQ1_S and IQ1_M, in eighths.
-pub(super) static IQ1: [[i8; 8]; 2048] = points(IQ1_POINTS, Sums::All, [-8, 0, 8]);
+pub(crate) static IQ1: [[i8; 8]; 2048] = points(IQ1_POINTS, Sums::All, [-8, 0, 8]);
 /// Codebook of IQ2_XXS.
-pub(super) static IQ2_XXS: [[i8; 8]; 256] = points(IQ2_XXS_POINTS, Sums::Even, IQ2_VALUES);
+pub(crate) static IQ2_XXS: [[i8; 8]; 256] = points(IQ2_XXS_POINTS, Sums::Even, IQ2_VALUES);
 /// Codebook of IQ2_XS.
-pub(super) static IQ2_XS: [[i8; 8]; 512] = points(IQ2_XS_POINTS, Sums::Even, IQ2_VALUES);
+pub(crate) static IQ2_XS: [[i8; 8]; 512] = points(IQ2_XS_POINTS, Sums::Even, IQ2_VALUES);
 /// Codebook of IQ2_S.
-pub(super) static IQ2_S: [[i8; 8]; 1024] = points(IQ2_S_POINTS, Sums::Even, IQ2_VALUES);
+pub(crate) static IQ2_S: [[i8; 8]; 1024] = points(IQ2_S_POINTS, Sums::Even, IQ2_VALUES);
 /// Codebook of IQ3_XXS.
-pub(super) static IQ3_XXS: [[i8; 4]; 256] = points(IQ3_XXS_POINTS, Sums::Even, [4, 12, 20, 28, 36, 44, 52, 62]);
+pub(crate) static IQ3_XXS: [[i8; 4]; 256] = points(IQ3_XXS_POINTS, Sums::Even, [4, 12, 20, 28, 36, 44, 52, 62]);
 /// Codebook of IQ3_S.
-pub(super) static IQ3_S: [[i8; 4]; 512] = points(IQ3_S_POINTS, Sums::All, [1, 3, 5, 7, 9, 11, 13, 15]);
+pub(crate) static IQ3_S: [[i8; 4]; 512] = points(IQ3_S_POINTS, Sums::All, [1, 3, 5, 7, 9, 11, 13, 15]);
 
 const IQ2_VALUES: [i8; 3] = [8, 25, 43];
 

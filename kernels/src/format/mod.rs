@@ -14,7 +14,7 @@
 //! (github.com/ggml-org/ggml, docs/gguf.md) and the block structs that it names. All numbers are little-endian.
 
 mod fit;
-mod grid;
+pub(crate) mod grid;
 pub mod iq;
 pub mod k;
 mod k_quantize;

@@ -24,8 +24,6 @@ mod scalar;
 mod stream;
 mod tiles;
 #[cfg(target_arch = "x86_64")]
-mod unpacked;
-#[cfg(target_arch = "x86_64")]
 mod ymm;
 #[cfg(target_arch = "x86_64")]
 mod zmm;
@@ -103,9 +101,7 @@ pub(crate) fn by_one_token(level: Level, format: Format, rows: &[u8], row_bytes:
     match level.kind() {
         // SAFETY: a `Level` of these kinds exists only where detection found every feature that the callee enables.
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe {
-            stream::multiply(format, rows, row_bytes, x, out) || unpacked::multiply(format, rows, row_bytes, x, out)
-        },
+        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe { stream::multiply(format, rows, row_bytes, x, out) },
         _ => {
             let _ = (format, rows, row_bytes, x, out);
             false

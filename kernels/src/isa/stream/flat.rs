@@ -5,7 +5,7 @@
 //! eight rows parked               the chains, lanes are rows
 //! ```
 
-use super::{ask_for, chains, codes, load16, load32, pair_up, pairs_to_fours};
+use super::{ask_for, chains, codes, load32, looked_up, nibbles, pair_up, pairs_to_fours, signed};
 use crate::Format;
 use crate::format::table::NONLINEAR;
 use crate::isa::OneToken;
@@ -18,6 +18,7 @@ const BYTES: usize = Format::Q8_0.block_bytes();
 const NIBBLES: usize = Format::Q4_0.block_bytes();
 
 const FIFTHS: usize = Format::Q5_0.block_bytes();
+const WITH_MIN: usize = Format::Q4_1.block_bytes();
 
 /// What codes stand for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ enum Codes {
     Biased,
     /// Five bits, the fifth apart: themselves, 16 taken off.
     Fifths,
+    /// Four bits: themselves, and a minimum beside them.
+    Affine,
     /// Four bits: a place in the table.
     Nonlinear,
     /// Signed bytes.
@@ -38,6 +41,7 @@ trait Known {
 }
 
 struct Q4_0;
+struct Q4_1;
 #[allow(non_camel_case_types)]
 struct IQ4_NL;
 struct Q5_0;
@@ -49,6 +53,10 @@ impl Known for Q4_0 {
 
 impl Known for Q5_0 {
     const CODES: Codes = Codes::Fifths;
+}
+
+impl Known for Q4_1 {
+    const CODES: Codes = Codes::Affine;
 }
 
 impl Known for IQ4_NL {
@@ -72,6 +80,12 @@ pub(super) fn q4_0(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q5_0(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
     multiply::<FIFTHS, Q5_0>(rows, row_bytes, x, out)
+}
+
+/// The same of Q4_1.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn q4_1(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    multiply::<WITH_MIN, Q4_1>(rows, row_bytes, x, out)
 }
 
 /// The same of IQ4_NL.
@@ -145,7 +159,7 @@ fn f<const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat) -> [f32; 8] {
     let ones = _mm256_set1_epi16(1);
     let s = match F::CODES {
         // 8 · 2 · 15 · 127 fits in 16 bits.
-        Codes::Biased => {
+        Codes::Biased | Codes::Affine => {
             let four = |i: usize| fours16([product(i), product(i + 1), product(i + 2), product(i + 3)]);
             let [a, b] = lanes(four(0), four(4));
             _mm256_madd_epi16(_mm256_add_epi16(a, b), ones)
@@ -166,19 +180,24 @@ fn f<const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat) -> [f32; 8] {
     let s = match F::CODES {
         Codes::Biased => _mm256_sub_epi32(s, _mm256_slli_epi32::<3>(sums(x))),
         Codes::Fifths => _mm256_sub_epi32(s, _mm256_slli_epi32::<4>(sums(x))),
-        Codes::Nonlinear | Codes::Bytes => s,
+        Codes::Affine | Codes::Nonlinear | Codes::Bytes => s,
     };
-    let d = _mm256_cvtph_ps(scales(blocks));
-    floats8(_mm256_mul_ps(d, _mm256_cvtepi32_ps(s)))
+    let d = _mm256_cvtph_ps(halves::<N, 0>(blocks));
+    let f = _mm256_mul_ps(d, _mm256_cvtepi32_ps(s));
+    floats8(match F::CODES {
+        Codes::Affine => _mm256_fmadd_ps(_mm256_cvtph_ps(halves::<N, 2>(blocks)), _mm256_cvtepi32_ps(sums(x)), f),
+        Codes::Biased | Codes::Fifths | Codes::Nonlinear | Codes::Bytes => f,
+    })
 }
 
-/// d of eight blocks. That of block i is number i of the eight half words at i · (N - 2), so none has to be moved.
+/// The f16 at AT of each of eight blocks. That of block i is number i of the eight half words at i · (N - 2) + AT, so none has to
+/// be moved.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn scales<const N: usize>(blocks: &[[u8; N]; 8]) -> __m128i {
-    const { assert!(7 * (N - 2) + 16 <= 8 * N) };
+fn halves<const N: usize, const AT: usize>(blocks: &[[u8; N]; 8]) -> __m128i {
+    const { assert!(7 * (N - 2) + AT + 16 <= 8 * N) };
     // SAFETY: 16 bytes from there on are in the eight blocks.
-    let at = |i: usize| unsafe { _mm_loadu_si128(blocks.as_ptr().cast::<u8>().add(i * (N - 2)).cast()) };
+    let at = |i: usize| unsafe { _mm_loadu_si128(blocks.as_ptr().cast::<u8>().add(i * (N - 2) + AT).cast()) };
     let four = |i: usize| {
         let (low, high) = (_mm_blend_epi32::<0b10>(at(i), at(i + 2)), _mm_blend_epi32::<0b1000>(at(i + 4), at(i + 6)));
         _mm_blend_epi32::<0b1100>(low, high)
@@ -191,20 +210,11 @@ fn scales<const N: usize>(blocks: &[[u8; N]; 8]) -> __m128i {
 #[inline]
 fn product<const N: usize, F: Known>(block: &[u8; N], x: __m256i) -> __m256i {
     match F::CODES {
-        Codes::Biased => _mm256_maddubs_epi16(nibbles(block), x),
-        Codes::Fifths => _mm256_maddubs_epi16(_mm256_or_si256(nibbles(block), fifths(block)), x),
-        Codes::Nonlinear => signed(looked_up(&NONLINEAR, nibbles(block)), x),
+        Codes::Biased | Codes::Affine => _mm256_maddubs_epi16(nibbles(block, N - 16), x),
+        Codes::Fifths => _mm256_maddubs_epi16(_mm256_or_si256(nibbles(block, N - 16), fifths(block)), x),
+        Codes::Nonlinear => signed(looked_up(&NONLINEAR, nibbles(block, N - 16)), x),
         Codes::Bytes => signed(load32(block, 2), x),
     }
-}
-
-/// The lower four bits of a block's last 16 bytes, then the upper four.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn nibbles<const N: usize>(block: &[u8; N]) -> __m256i {
-    let both = _mm256_broadcastsi128_si256(load16(block, N - 16));
-    let both = _mm256_srlv_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
-    _mm256_and_si256(both, _mm256_set1_epi8(15))
 }
 
 /// Bit k of the four bytes behind d, as 16 in byte k.
@@ -233,21 +243,6 @@ fn fours16([a, b, c, d]: [__m256i; 4]) -> __m256i {
 fn sums(x: &Flat) -> __m256i {
     // SAFETY: 8 words.
     unsafe { _mm256_loadu_si256(x.sums.as_ptr().cast()) }
-}
-
-/// |w| · (x with w's sign): 2 · 128 · 127 fits in 16 bits.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn signed(w: __m256i, x: __m256i) -> __m256i {
-    _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn looked_up(table: &[i8; 16], codes: __m256i) -> __m256i {
-    // SAFETY: 16 bytes.
-    let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
-    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -1,4 +1,4 @@
-//! [`super`] for Q4_K, Q5_K and Q6_K: 256 weights a block, one scale of the activations for each.
+//! [`super`] for the K formats and IQ4_XS: 256 weights a block, one scale of the activations for each.
 //!
 //! ```text
 //! blocks of a work item, row after row     [0][1][2][3] [4][5][6][7] …      four a step; exact, so none waits for another
@@ -9,15 +9,18 @@
 //! scales out of a header) therefore runs beside the products of other blocks. Blocks are read in the file's order, no more
 //! than four headers ahead of it, or the hardware's own reading ahead falls out of step.
 
-use super::{ask_for, chains, codes, halves, load16, load32, pair_up, pairs_to_fours};
+use super::{ask_for, chains, codes, halves, load16, load32, pair_up, pairs_to_fours, sums};
 use crate::Format;
 use crate::isa::OneToken;
 use crate::matmul::Wide;
 use std::arch::x86_64::*;
 
+pub(super) const Q2_K: usize = Format::Q2_K.block_bytes();
+pub(super) const Q3_K: usize = Format::Q3_K.block_bytes();
 pub(super) const Q4_K: usize = Format::Q4_K.block_bytes();
 pub(super) const Q5_K: usize = Format::Q5_K.block_bytes();
 pub(super) const Q6_K: usize = Format::Q6_K.block_bytes();
+pub(super) const IQ4_XS: usize = Format::IQ4_XS.block_bytes();
 
 /// Blocks whose f are parked at most: eight of the longest rows.
 const PARKED: usize = 2048;
@@ -72,8 +75,8 @@ fn park<const BYTES: usize>(blocks: &[[u8; BYTES]], x: &[Four], parked: &mut [[f
     let (mut at, steps) = (0, blocks.len().div_ceil(4));
     for (i, place) in parked[..steps].iter_mut().enumerate() {
         *place = match BYTES {
-            Q6_K => q6_k(four(i), &x[at], &mut waiting),
-            _ => with_mins([four(i), four(i + 1)], &x[at], &mut headers, &mut waiting),
+            Q4_K | Q5_K => with_mins([four(i), four(i + 1)], &x[at], &mut headers, &mut waiting),
+            _ => at_once(four(i), &x[at], &mut waiting),
         };
         at = if at + 1 == x.len() { 0 } else { at + 1 };
     }
@@ -128,7 +131,10 @@ impl Waiting {
     fn f<const BYTES: usize>(&self, s: __m256i) -> [f32; 4] {
         let s = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256::<1>(s));
         let f = _mm_mul_ps(self.d[0], _mm_cvtepi32_ps(s));
-        super::floats4(if BYTES == Q6_K { f } else { _mm_fnmadd_ps(self.d[1], self.n, f) })
+        super::floats4(match BYTES {
+            Q2_K | Q4_K | Q5_K => _mm_fnmadd_ps(self.d[1], self.n, f),
+            _ => f,
+        })
     }
 }
 
@@ -296,64 +302,33 @@ fn fifth_bits<const BYTES: usize>(block: &[u8; BYTES], which: usize) -> __m256i 
     _mm256_and_si256(moved, _mm256_set1_epi8(16))
 }
 
-/// Takes in four blocks of Q6_K, and gives f of those before.
+/// Takes in four blocks that need no look ahead, and gives f of those before.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn q6_k<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], x: &Four, waiting: &mut Waiting) -> [f32; 4] {
+fn at_once<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], x: &Four, waiting: &mut Waiting) -> [f32; 4] {
     ask_for(blocks.as_ptr().cast(), 0..BYTES);
-    let s0 = q6_k_sum(&blocks[0], x.x[0]);
+    let s0 = sums::of(&blocks[0], x.x[0]);
     let s = waiting.s();
     ask_for(blocks.as_ptr().cast(), BYTES..2 * BYTES);
-    let s1 = q6_k_sum(&blocks[1], x.x[1]);
+    let s1 = sums::of(&blocks[1], x.x[1]);
     let f = waiting.f::<BYTES>(s);
     waiting.s[0] = pair_up(s0, s1);
     ask_for(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
-    let s2 = q6_k_sum(&blocks[2], x.x[2]);
-    waiting.d[0] = halves([&blocks[0], &blocks[1], &blocks[2], &blocks[3]], 208);
+    let s2 = sums::of(&blocks[2], x.x[2]);
+    let d = |at: usize| halves([&blocks[0], &blocks[1], &blocks[2], &blocks[3]], at);
+    waiting.d[0] = d(match BYTES {
+        Q2_K => 80,
+        Q3_K => 108,
+        Q6_K => 208,
+        _ => 0,
+    });
+    if BYTES == Q2_K {
+        (waiting.n, waiting.d[1]) = (sums::q2_k_mins(blocks, x.x), d(82));
+    }
     ask_for(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
-    let s3 = q6_k_sum(&blocks[3], x.x[3]);
+    let s3 = sums::of(&blocks[3], x.x[3]);
     waiting.s[1] = pair_up(s2, s3);
     f
-}
-
-/// Partial sums of S - 32 N: codes are 32 too large.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn q6_k_sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide) -> __m256i {
-    let q = codes(&x.q);
-    let (low, two) = (_mm256_set1_epi8(15), _mm256_set1_epi8(0x30));
-    let scales = _mm256_cvtepi8_epi16(load16(block, 192));
-    let n = _mm256_madd_epi16(scales, minus16(x));
-    let mut sum = _mm256_add_epi32(n, n);
-    for half in 0..2 {
-        let (a, b) = (load32(block, 64 * half), load32(block, 64 * half + 32));
-        let high = load32(block, 128 + 32 * half);
-        let scales = match half {
-            0 => _mm256_permute4x64_epi64::<0b01_00_01_00>(scales),
-            _ => _mm256_permute4x64_epi64::<0b11_10_11_10>(scales),
-        };
-        let product = |k: usize, low_bits: __m256i, high_bits: __m256i| {
-            let codes = _mm256_or_si256(_mm256_and_si256(low_bits, low), _mm256_and_si256(high_bits, two));
-            // Scale 2k in the lower lane, 2k + 1 in the upper one.
-            let bytes = 0x0100 + 0x0404 * k as i16;
-            let which = _mm256_set_m128i(_mm_set1_epi16(bytes + 0x0202), _mm_set1_epi16(bytes));
-            _mm256_madd_epi16(_mm256_maddubs_epi16(codes, load32(q, 128 * half + 32 * k)), _mm256_shuffle_epi8(scales, which))
-        };
-        // Two by two, so that not all codes are cut before any is multiplied, and most of them spilled.
-        let (first, second) = (product(0, a, _mm256_slli_epi16::<4>(high)), product(1, b, _mm256_slli_epi16::<2>(high)));
-        sum = _mm256_add_epi32(sum, _mm256_add_epi32(first, second));
-        let (a, b) = (_mm256_srli_epi16::<4>(a), _mm256_srli_epi16::<4>(b));
-        let (first, second) = (product(2, a, high), product(3, b, _mm256_srli_epi16::<2>(high)));
-        sum = _mm256_add_epi32(sum, _mm256_add_epi32(first, second));
-    }
-    sum
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn minus16(x: &Wide) -> __m256i {
-    // SAFETY: 16 half words.
-    unsafe { _mm256_loadu_si256(x.minus16.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
