@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{TINY, hob, hob_reads, scratch};
+use super::{Done, TINY, command, hob, hob_reads, scratch};
 
 #[test]
 fn inspect_lists_card_types_metadata_and_tensors() {
@@ -101,8 +101,12 @@ fn a_template_renders_its_prompt_alone() {
     assert!(source.contains("{%"), "{source}");
 }
 
+/// In a folder of its own: other tests fill theirs meanwhile.
 #[test]
 fn an_empty_cache_is_listed_and_cleared() {
+    let folder = scratch("empty-cache");
+    let _ = std::fs::remove_dir_all(&folder);
+    let hob = |args: &[&str]| Done::new(command(args).env("HOB_CACHE", &folder).output().expect("hob runs"));
     assert!(hob(&["cache", "ls"]).fine().starts_with("0 prompts, 0 B in "));
     let listed = hob(&["cache", "ls", "--json"]).json();
     assert_eq!((listed["prompts"].as_array().map(Vec::len), listed["budget"].as_u64()), (Some(0), Some(4 << 30)));

@@ -148,9 +148,9 @@ pub struct Attend<B: Backend> {
 pub struct Qkv<'a, B: Backend> {
     /// `[tokens, heads · key_dim]`.
     pub q: &'a B::Tensor,
-    /// Keys `[tokens, kv_heads · key_dim]` and values `[tokens, kv_heads · value_dim]`, to be appended; no values where they are
-    /// the first channels of the keys ([`StateSpec::Latent`]). `None` where an earlier layer has appended its own to this state
-    /// in this step, and they are looked at again.
+    /// Keys `[tokens, kv_heads · key_dim]` and values `[tokens, kv_heads · value_dim]`, to be appended; no values where they are the
+    /// first channels of the keys ([`StateSpec::Latent`](crate::cache::StateSpec::Latent)). `None` where an earlier layer has
+    /// appended its own to this state in this step, and they are looked at again.
     pub kv: Option<(&'a B::Tensor, Option<&'a B::Tensor>)>,
 }
 
