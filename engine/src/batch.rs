@@ -29,6 +29,31 @@ pub struct Entry {
     pub logits: Logits,
 }
 
+/// The tokens of one sequence in a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) sequence: usize,
+    /// Number of the first in the batch.
+    pub(crate) first: usize,
+    pub(crate) tokens: usize,
+    /// Of the first in the sequence.
+    pub(crate) position: usize,
+}
+
+impl Run {
+    /// The runs of a batch, in its order, in place of what `runs` holds.
+    pub(crate) fn all(batch: &[Entry], runs: &mut Vec<Run>) {
+        runs.clear();
+        for (first, entry) in batch.iter().enumerate() {
+            let (sequence, position) = (entry.sequence as usize, entry.position as usize);
+            match runs.last_mut() {
+                Some(run) if run.sequence == sequence => run.tokens += 1,
+                Some(_) | None => runs.push(Run { sequence, first, tokens: 1, position }),
+            }
+        }
+    }
+}
+
 /// Stops work from another thread: a step that is under way ends with [`Error::Cancelled`](crate::Error::Cancelled)
 /// within a fraction of a matrix product. Clones are one and the same switch.
 #[derive(Clone, Debug, Default)]

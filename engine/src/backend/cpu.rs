@@ -8,7 +8,7 @@ use crate::backend::{
     Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, HeadWeights, Linear, Mixing, Norm, Pooled, Product, Qkv,
     Row, Scan, Stored, Weighed,
 };
-use crate::batch::{Canceller, Entry};
+use crate::batch::{Canceller, Entry, Run};
 use crate::block::rope::Rope;
 use crate::cache::{Sequence, StateSpec};
 use crate::config::NormKind;
@@ -20,7 +20,7 @@ use hob_kernels::ops::{self, Activation, Router, Xielu};
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
 pub use state::State;
-use step::{Angles, Run};
+use step::Angles;
 pub use step::{Step, Tensor};
 
 /// Runs a decoder on this machine's CPU.

@@ -22,7 +22,7 @@ use crate::backend::{
     Attend, Backend, Convolved, DeltaRule, ExpertWeights, HeadInputs, HeadWeights, Linear, Mixing, Norm, Pooled, Product, Qkv, Row, Scan,
     Stored,
 };
-use crate::batch::{Canceller, Entry};
+use crate::batch::{Canceller, Entry, Run};
 use crate::block::rope::Rope;
 use crate::cache::{Sequence, StateSpec};
 use crate::error::{Error, Fault, Result};
@@ -32,7 +32,7 @@ use elementwise::{activated, capped, gated, normalised, rotated};
 use hob_kernels::ops::{Activation, Router, Xielu};
 use recurrent::Inputs;
 use state::State;
-use step::{Angles, Choice, Run, Seen, together};
+use step::{Angles, Choice, Seen, together};
 pub use step::{Step, Tensor};
 use weight::{Shared, Weight};
 

@@ -4,7 +4,7 @@ use candle_core::Tensor as Array;
 
 use super::{CandleBackend, Done};
 use crate::backend::Window;
-use crate::batch::{Canceller, Entry, Logits};
+use crate::batch::{Canceller, Entry, Logits, Run};
 use crate::block::rope::{Pairing, Rope};
 
 /// Activations `f32 [tokens, width]`; nothing before the first result.
@@ -36,15 +36,6 @@ pub(super) enum Seen {
     Window(Window),
     /// Entries of so many positions each, which are seen once all of them are there.
     Entries(usize),
-}
-
-/// A run of one sequence's tokens in the batch.
-#[derive(Clone, Copy)]
-pub(super) struct Run {
-    pub(super) sequence: usize,
-    pub(super) first: usize,
-    pub(super) tokens: usize,
-    pub(super) position: usize,
 }
 
 /// Cosines and sines of a rope, `[tokens, 1, rotary / 2]`.
@@ -103,13 +94,7 @@ impl CandleBackend {
             let count = wanted.len();
             Some(Array::from_vec(wanted, count, device)?)
         };
-        for (i, entry) in batch.iter().enumerate() {
-            let sequence = entry.sequence as usize;
-            match step.runs.last_mut() {
-                Some(run) if run.sequence == sequence => run.tokens += 1,
-                Some(_) | None => step.runs.push(Run { sequence, first: i, tokens: 1, position: entry.position as usize }),
-            }
-        }
+        Run::all(batch, &mut step.runs);
         for rope in ropes {
             let (mut cos, mut sin) = (Vec::new(), Vec::new());
             rope.angles(batch.iter().map(|e| e.position), &mut cos, &mut sin);

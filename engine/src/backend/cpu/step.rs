@@ -2,7 +2,7 @@
 
 use hob_kernels::matmul::Inputs;
 
-use crate::batch::{Canceller, Entry, Logits};
+use crate::batch::{Canceller, Entry, Logits, Run};
 use crate::block::rope::{Pairing, Rope};
 
 /// Activations `[rows, width]`, in a buffer that only grows.
@@ -30,15 +30,6 @@ impl Tensor {
         }
         self.values_mut()
     }
-}
-
-/// A run of one sequence's tokens in the batch.
-#[derive(Clone, Copy)]
-pub(super) struct Run {
-    pub(super) sequence: usize,
-    pub(super) first: usize,
-    pub(super) tokens: usize,
-    pub(super) position: usize,
 }
 
 /// What a step needs besides tensors.
@@ -75,14 +66,7 @@ impl Step {
         self.ids.extend(batch.iter().map(|e| e.token));
         self.wanted.clear();
         self.wanted.extend(batch.iter().enumerate().filter(|(_, e)| e.logits == Logits::Want).map(|(i, _)| i));
-        self.runs.clear();
-        for (i, entry) in batch.iter().enumerate() {
-            let sequence = entry.sequence as usize;
-            match self.runs.last_mut() {
-                Some(run) if run.sequence == sequence => run.tokens += 1,
-                Some(_) | None => self.runs.push(Run { sequence, first: i, tokens: 1, position: entry.position as usize }),
-            }
-        }
+        Run::all(batch, &mut self.runs);
         self.angles.resize_with(ropes.len(), Angles::default);
         for (angles, rope) in self.angles.iter_mut().zip(ropes) {
             rope.angles(batch.iter().map(|e| e.position), &mut angles.cos, &mut angles.sin);

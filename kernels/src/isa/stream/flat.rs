@@ -158,17 +158,15 @@ fn f<const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat) -> [f32; 8] {
     let lanes = |a: __m256i, b: __m256i| [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)];
     let ones = _mm256_set1_epi16(1);
     let s = match F::CODES {
-        // 8 · 2 · 15 · 127 fits in 16 bits.
-        Codes::Biased | Codes::Affine => {
+        Codes::Biased | Codes::Affine | Codes::Fifths => {
             let four = |i: usize| fours16([product(i), product(i + 1), product(i + 2), product(i + 3)]);
             let [a, b] = lanes(four(0), four(4));
-            _mm256_madd_epi16(_mm256_add_epi16(a, b), ones)
-        }
-        // Half as many do here: 4 · 2 · 31 · 127.
-        Codes::Fifths => {
-            let four = |i: usize| fours16([product(i), product(i + 1), product(i + 2), product(i + 3)]);
-            let [a, b] = lanes(four(0), four(4));
-            _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones))
+            match F::CODES {
+                // 4 · 2 · 31 · 127 fits in 16 bits, twice that does not.
+                Codes::Fifths => _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones)),
+                // 8 · 2 · 15 · 127 does.
+                Codes::Biased | Codes::Affine | Codes::Nonlinear | Codes::Bytes => _mm256_madd_epi16(_mm256_add_epi16(a, b), ones),
+            }
         }
         Codes::Nonlinear | Codes::Bytes => {
             let wide = |i: usize| _mm256_madd_epi16(product(i), ones);
