@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use hob::catalogue::{self, Entry};
 use hob::gguf::Gguf;
 use hob::machine::Ceilings;
-use hob::model::DEFAULT_MICRO_BATCH;
 use hob::quantize::FileType;
 use hob::tokenizer::Token;
 use hob::{Device, GpuLayers, Level, Model, Session};
@@ -80,8 +79,8 @@ pub(crate) struct Args {
     /// Tokens handed over together
     #[arg(short = 'b', long, value_name = "N", value_delimiter = ',', default_value = "2048", value_parser = at_least_one)]
     batch_size: Vec<usize>,
-    /// Tokens computed together (-ub)
-    #[arg(long, visible_alias = "ubatch-size", value_name = "N", value_delimiter = ',', default_values_t = [DEFAULT_MICRO_BATCH], value_parser = at_least_one)]
+    /// Tokens computed together (-ub) [default: 256, more where there are experts]
+    #[arg(long, visible_alias = "ubatch-size", value_name = "N", value_delimiter = ',', value_parser = at_least_one)]
     micro_batch: Vec<usize>,
     /// Numbers in the key cache (-ctk): f32, f16, bf16, q8_0 or q4_0
     #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "f16")]
@@ -104,7 +103,7 @@ pub(crate) struct Args {
 struct Setting {
     threads: usize,
     batch: usize,
-    micro_batch: usize,
+    micro_batch: Option<usize>,
     k: KvName,
     v: KvName,
     tests: Vec<Test>,
@@ -152,10 +151,11 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
 fn settings(args: &Args) -> Vec<Setting> {
     let default = [hob::default_threads()];
     let threads: &[usize] = if args.threads.is_empty() { &default } else { &args.threads };
+    let micro_batches: Vec<_> = if args.micro_batch.is_empty() { vec![None] } else { args.micro_batch.iter().copied().map(Some).collect() };
     let mut all = Vec::new();
     for (&depth, &k) in pairs(&args.n_depth, &args.cache_type_k) {
         for (&v, &batch) in pairs(&args.cache_type_v, &args.batch_size) {
-            for (&micro_batch, &threads) in pairs(&args.micro_batch, threads) {
+            for (&micro_batch, &threads) in pairs(&micro_batches, threads) {
                 let test =
                     |prompt, generate| Test { prompt, generate, depth, threads, batch, micro_batch, type_k: k.name(), type_v: v.name() };
                 let prompts = args.n_prompt.iter().filter(|n| **n > 0).map(|n| test(*n, 0));
@@ -232,8 +232,8 @@ fn both(text: &str) -> Result<(usize, usize), String> {
 fn open(source: &Source, args: &Args, setting: &Setting) -> Result<Model, Failure> {
     let most = setting.tests.iter().map(|t| t.depth + t.prompt + t.generate).max().unwrap_or(1);
     let options = Model::options().device(args.device).gpu_layers(args.gpu_layers).threads(setting.threads).context(most);
-    let options =
-        options.micro_batch(setting.micro_batch.min(setting.batch)).cache_types(setting.k.into(), setting.v.into()).chat_template("chatml");
+    let options = options.cache_types(setting.k.into(), setting.v.into()).chat_template("chatml");
+    let options = setting.micro_batch.map_or(options.clone(), |tokens| options.micro_batch(tokens.min(setting.batch)));
     Ok(match source {
         Source::File(path) => options.open(path)?,
         Source::Made(_, gguf) => options.build(gguf.clone())?,
@@ -264,6 +264,7 @@ fn subject(name: &str, model: &Model, opened: Duration) -> Subject {
         device: model.device(),
         file: name.to_owned(),
         kind: inspect::kind(model.gguf()),
+        micro_batch: model.micro_batch(),
         bytes: total.bytes,
         params: total.params,
         level: Level::from_env().map_or_else(|e| e.to_string(), |level| level.to_string()),

@@ -104,7 +104,8 @@ fn card(gguf: &Gguf) -> Result<Card, String> {
     let card = hob::decoder::load(gguf, &options).and_then(|run| {
         // Room that is asked for and not touched takes no memory.
         let context = run.config().context.min(CONTEXT);
-        let options = CacheOptions { capacity: context, k: KvType::F16, v: KvType::F16, batch: hob::model::DEFAULT_MICRO_BATCH };
+        let batch = hob::model::default_micro_batch(run.config());
+        let options = CacheOptions { capacity: context, k: KvType::F16, v: KvType::F16, batch };
         Ok(Card { text: run.card(), context, cache_bytes: run.cache(&options)?.bytes() })
     });
     card.map_err(|error| {

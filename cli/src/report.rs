@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use hob::Device;
 use hob::device::{Presence, devices};
-use hob::model::DEFAULT_MICRO_BATCH;
 use serde_json::{Map, Value, json};
 
 use crate::table::{Markdown, Side};
@@ -28,6 +27,8 @@ pub(crate) struct Subject {
     pub(crate) params: u64,
     pub(crate) level: String,
     pub(crate) cpu: String,
+    /// Tokens computed together where a test does not say.
+    pub(crate) micro_batch: usize,
     /// How long opening it took.
     pub(crate) opened: Duration,
 }
@@ -71,7 +72,8 @@ pub(crate) struct Test {
     pub(crate) depth: usize,
     pub(crate) threads: usize,
     pub(crate) batch: usize,
-    pub(crate) micro_batch: usize,
+    /// As many as the model's default where `None`.
+    pub(crate) micro_batch: Option<usize>,
     pub(crate) type_k: &'static str,
     pub(crate) type_v: &'static str,
 }
@@ -164,14 +166,13 @@ type Column = (&'static str, fn(&Test) -> String);
 
 const EXTRA: [Column; 4] = [
     ("n_batch", |t| t.batch.to_string()),
-    ("n_ubatch", |t| t.micro_batch.to_string()),
+    ("n_ubatch", |t| t.micro_batch.map_or(String::new(), |tokens| tokens.to_string())),
     ("type_k", |t| t.type_k.to_owned()),
     ("type_v", |t| t.type_v.to_owned()),
 ];
 
 /// What needs no column: how hob runs unless told otherwise.
-const USUAL: Test =
-    Test { prompt: 0, generate: 0, depth: 0, threads: 0, batch: 2048, micro_batch: DEFAULT_MICRO_BATCH, type_k: "f16", type_v: "f16" };
+const USUAL: Test = Test { prompt: 0, generate: 0, depth: 0, threads: 0, batch: 2048, micro_batch: None, type_k: "f16", type_v: "f16" };
 
 impl<'a> Report<'a> {
     /// Starts the report of `tests`.
@@ -307,7 +308,7 @@ impl<'a> Report<'a> {
             "model_size": self.subject.bytes,
             "model_n_params": self.subject.params,
             "n_batch": test.batch,
-            "n_ubatch": test.micro_batch,
+            "n_ubatch": test.micro_batch.unwrap_or(self.subject.micro_batch),
             "n_threads": test.threads,
             "type_k": test.type_k,
             "type_v": test.type_v,
@@ -354,6 +355,7 @@ mod tests {
             params: 1_235_814_400,
             level: "avx2".into(),
             cpu: "a \"fast\" one".into(),
+            micro_batch: 256,
             opened: Duration::from_micros(12_300),
         };
         let mut out = Vec::new();
@@ -401,7 +403,7 @@ build: hob 0.1.0 (avx2)
         assert!(got.starts_with(&want.replace("0.1.0", env!("CARGO_PKG_VERSION"))), "{got}");
         assert!(got.ends_with("\n40.0 GB/s at most with -t 2\n"), "{got}");
         let mut odd = outcomes();
-        odd[0].test.micro_batch = 64;
+        odd[0].test.micro_batch = Some(64);
         assert!(report(Form::Md, &odd).starts_with("| model           |       size | params | backend | threads | n_ubatch |"));
     }
 

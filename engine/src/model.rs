@@ -21,8 +21,13 @@ use std::sync::{Arc, OnceLock};
 
 /// A session's tokens where the caller does not say and the model was trained for more.
 pub const DEFAULT_CONTEXT: usize = 8192;
-/// Prompt tokens computed at once where the caller does not say.
-pub const DEFAULT_MICRO_BATCH: usize = 256;
+/// Prompt tokens computed at once where the caller does not say: 256, and for a mixture of experts as many more as give each of them
+/// 32, on average and up to 1024: an expert's weights are read and unpacked for its tokens alone.
+pub fn default_micro_batch(config: &Config) -> usize {
+    const OF_EXPERT: usize = 32;
+    let tokens = config.experts.map_or(0, |e| (OF_EXPERT.saturating_mul(e.count) / e.used.max(1)).min(1024));
+    tokens.next_power_of_two().max(256)
+}
 
 /// An open model. Cloning it shares it; it may be used from any number of threads.
 ///
@@ -93,7 +98,7 @@ impl ModelOptions {
         self
     }
 
-    /// Tokens computed at once while reading a prompt (default 256).
+    /// Tokens computed at once while reading a prompt (default: [`default_micro_batch`]).
     pub fn micro_batch(mut self, tokens: usize) -> Self {
         self.micro_batch = Some(tokens);
         self
@@ -205,7 +210,7 @@ impl ModelOptions {
                 "a context of {context} is more than the {trained} tokens that this model was trained for: what it writes beyond them may make no sense"
             ));
         }
-        let micro_batch = positive("micro-batch", self.micro_batch.unwrap_or(DEFAULT_MICRO_BATCH))?;
+        let micro_batch = positive("micro-batch", self.micro_batch.unwrap_or_else(|| default_micro_batch(run.config())))?;
         let [k, v] = self.kv_types();
         let cache = CacheOptions { capacity: context, k, v, batch: micro_batch };
         let sampling = Sampling::from_gguf(metadata)?;

@@ -17,6 +17,11 @@ fn numbers(n: usize, seed: u64, spread: f32) -> Vec<f32> {
     oracle::numbers(n, seed).into_iter().enumerate().map(strange).collect()
 }
 
+/// Some columns of rows of `width`.
+fn columns(x: &[f32], width: usize, columns: std::ops::Range<usize>) -> Vec<f32> {
+    x.chunks_exact(width).flat_map(|row| &row[columns.clone()]).copied().collect()
+}
+
 /// Rows and widths: whole vectors, ragged ends, less than a vector, and enough for threads.
 const SHAPES: [(usize, usize); 9] = [(1, 1), (3, 7), (2, 16), (5, 33), (2, 100), (1, 896), (1, 20_001), (70, 576), (300, 128)];
 
@@ -183,8 +188,11 @@ fn routing() {
             let mut out = vec![1.0; tokens * k * width];
             ops::spread(cpu, &x, &weights, k, width, &mut out);
             equal_or_nan(&out, &expected, &format!("spread to {k} {}", cpu.level));
-            ops::add_expert_bias(cpu, &mut out, &bias, &ids, width);
+            ops::add_expert_bias(cpu, &mut out, &bias, &ids, width, 0..width);
             equal_or_nan(&out, &biased, &format!("biases of {experts} {}", cpu.level));
+            let mut some = columns(&expected, width, 9..31);
+            ops::add_expert_bias(cpu, &mut some, &bias, &ids, width, 9..31);
+            equal_or_nan(&some, &columns(&biased, width, 9..31), &format!("some columns' biases of {experts} {}", cpu.level));
         });
         let weights = numbers(tokens * k, 9, 1.0);
         let y = numbers(tokens * k * width, 10, 2.0);
@@ -192,8 +200,13 @@ fn routing() {
         naive::ops::combine(&y, &weights, k, width, &mut expected);
         everywhere(|cpu| {
             let mut out = vec![1.0; tokens * width];
-            ops::combine(cpu, &y, &weights, k, width, &mut out);
+            ops::combine(cpu, &y, &weights, k, &mut out, width, 0..width);
             equal_or_nan(&out, &expected, &format!("combine of {k} {}", cpu.level));
+            out.fill(1.0);
+            for part in [0..9, 9..31, 31..width] {
+                ops::combine(cpu, &columns(&y, width, part.clone()), &weights, k, &mut out, width, part);
+            }
+            equal_or_nan(&out, &expected, &format!("combine of {k} by columns {}", cpu.level));
         });
     }
 }

@@ -44,6 +44,15 @@ impl CpuBackend {
     }
 }
 
+/// Columns that experts' last products are computed for at once: what they give for every slot lies between them and its sum,
+/// and is to stay in a cache.
+pub(crate) fn columns_at_once(slots: usize, width: usize) -> usize {
+    const VALUES: usize = 1 << 22;
+    const LEAST: usize = 512;
+    let parts = (slots * width).div_ceil(VALUES).clamp(1, width.div_ceil(LEAST).max(1));
+    width.div_ceil(parts).next_multiple_of(64)
+}
+
 /// The sequences that a step goes on with, for the recurrent kernels; those at their beginning after `clear`.
 fn lanes<'a>(
     runs: &[Run],
@@ -401,7 +410,7 @@ impl Backend for CpuBackend {
         matmul::matmul_experts(cpu, inputs, groups, row, experts.count, &mut products[..maps]);
         for (part, bias) in [(&mut *gate, &experts.gate_bias), (&mut *up, &experts.up_bias)] {
             if let Some(bias) = bias {
-                ops::add_expert_bias(cpu, part.values_mut(), bias, chosen, ff);
+                ops::add_expert_bias(cpu, part.values_mut(), bias, chosen, ff, 0..ff);
             }
         }
         match experts.glu {
@@ -409,12 +418,18 @@ impl Backend for CpuBackend {
             Glu::Plain => ops::activate(cpu, experts.activation, gate.values_mut()),
         }
         inputs.set(cpu, gate.values(), ff, [experts.down.format].into_iter());
-        let mut products = [ExpertProduct { weights: matrix(&experts.down), rows: 0..x.width, out: down.shape(n, x.width) }];
-        matmul::matmul_experts(cpu, inputs, groups, InputRow::Slot, experts.count, &mut products);
-        if let Some(bias) = &experts.down_bias {
-            ops::add_expert_bias(cpu, down.values_mut(), bias, chosen, x.width);
+        let (width, out) = (x.width, out.shape(x.rows, x.width));
+        let at_once = columns_at_once(n, width);
+        for start in (0..width).step_by(at_once) {
+            let columns = start..width.min(start + at_once);
+            let part = down.shape(n, columns.len());
+            let mut products = [ExpertProduct { weights: matrix(&experts.down), rows: columns.clone(), out: &mut *part }];
+            matmul::matmul_experts(cpu, inputs, groups, InputRow::Slot, experts.count, &mut products);
+            if let Some(bias) = &experts.down_bias {
+                ops::add_expert_bias(cpu, part, bias, chosen, width, columns.clone());
+            }
+            ops::combine(cpu, part, weights, *k, out, width, columns);
         }
-        ops::combine(cpu, down.values(), weights, *k, x.width, out.shape(x.rows, x.width));
     }
 
     fn gate(&self, step: &mut Step, x: &mut Tensor, gate: &Tensor) {

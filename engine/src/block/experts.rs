@@ -280,6 +280,28 @@ pub(super) mod tests {
         paper.near(&out, &[4.0 + 16.0 + 4.0]);
     }
 
+    /// So many tokens that what experts give is summed in parts: each token's is what it is alone, with biases too.
+    #[test]
+    fn many_tokens_in_parts_give_the_bits_of_each_alone() {
+        const WIDTH: usize = 1000;
+        let numbers = |n: usize, seed: usize| (0..n).map(|i| ((i * 7919 + seed) % 1013) as f32 / 506.0 - 1.0).collect::<Vec<_>>();
+        let of = |seed| numbers(2 * WIDTH, seed);
+        let mut experts = two_of(&of(1), [&of(2), &of(3), &of(4)], WIDTH);
+        experts.weights.down_bias = Some(of(5));
+        let gives = |h: &[f32]| {
+            let (mut paper, mut out, mut found) = (Paper::new(h, WIDTH, &[]), Default::default(), Vec::new());
+            experts.forward(&paper.backend, &mut paper.work, &mut out);
+            paper.backend.read(&mut paper.work.step, &out, &mut found).unwrap();
+            found
+        };
+        let h = numbers(2200 * WIDTH, 6);
+        let all = gives(&h);
+        for token in [0, 1000, 2199] {
+            let its = token * WIDTH..(token + 1) * WIDTH;
+            assert!(all[its.clone()] == gives(&h[its]), "token {token}");
+        }
+    }
+
     /// ⅓ and ⅔ of h go in, by gate and by up: ⅓ · (3 · ⅓) and ⅔ · (6 · ⅔).
     #[test]
     fn weights_on_the_input_by_hand() {

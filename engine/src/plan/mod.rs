@@ -27,12 +27,13 @@ mod memory;
 mod profile;
 mod work;
 
+use crate::backend::cpu::columns_at_once;
 use crate::cache::{CacheOptions, KvType, StateSpec};
 use crate::decoder::{self, LoadOptions, Run};
 use crate::device::{Device, GpuLayers};
 use crate::error::Result;
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::{DEFAULT_CONTEXT, DEFAULT_MICRO_BATCH};
+use crate::model::{DEFAULT_CONTEXT, default_micro_batch};
 pub use choice::{Choice, TIERS, best, tier};
 pub use memory::Memory;
 pub use profile::{Fingerprint, Profile};
@@ -54,13 +55,13 @@ pub struct Ask {
     pub k: KvType,
     /// Numbers of the values.
     pub v: KvType,
-    /// Prompt tokens computed at once.
-    pub micro_batch: usize,
+    /// Prompt tokens computed at once; likewise.
+    pub micro_batch: Option<usize>,
 }
 
 impl Default for Ask {
     fn default() -> Ask {
-        Ask { context: None, k: KvType::F16, v: KvType::F16, micro_batch: DEFAULT_MICRO_BATCH }
+        Ask { context: None, k: KvType::F16, v: KvType::F16, micro_batch: None }
     }
 }
 
@@ -165,7 +166,7 @@ pub struct Speed {
 /// What a model will take and how fast it will be.
 pub struct Plan {
     run: Box<dyn Run>,
-    ask: Ask,
+    cache: CacheOptions,
     parts: Vec<(Part, u64)>,
     scratch: u64,
     work: Work,
@@ -184,6 +185,9 @@ impl Plan {
             decoder::load(&hollow, &LoadOptions { threads: 1, context: ask.context, device: Device::Cpu, gpu_layers: GpuLayers::Auto })?;
         let config = run.config();
         let tied = header.tensor("output.weight").is_none();
+        let context = ask.context.unwrap_or(config.context.min(DEFAULT_CONTEXT)).max(1);
+        let micro_batch = ask.micro_batch.unwrap_or_else(|| default_micro_batch(config)).clamp(1, context);
+        let cache = CacheOptions { capacity: context, k: ask.k, v: ask.v, batch: micro_batch };
         let mut parts: Vec<(Part, u64)> = Part::ALL.into_iter().filter(|part| *part != Part::Copies).map(|part| (part, 0)).collect();
         for tensor in header.tensors().filter(|t| !config.drafts(&t.name)) {
             let part = Part::of(tensor, tied);
@@ -191,20 +195,18 @@ impl Plan {
                 *bytes += tensor.size();
             }
         }
-        let mixers = run.mixers(&options(ask, 0));
+        let mixers = run.mixers(&CacheOptions { capacity: 0, ..cache });
         parts.push((Part::Copies, mixers.iter().map(|m| m.copied).sum()));
         parts.retain(|(_, bytes)| *bytes > 0);
         let work = Work::of(header, config, &mixers);
-        let context = ask.context.unwrap_or(config.context.min(DEFAULT_CONTEXT)).max(1);
-        let ask = Ask { context: Some(context), ..*ask };
-        let scratch = scratch(header, &*run, ask.micro_batch.min(context) as u64);
+        let scratch = scratch(header, &*run, micro_batch);
         let vocab = config.vocab as u64;
-        Ok(Plan { ask, parts, scratch, work, vocab, file_bytes: header.file_bytes(), run })
+        Ok(Plan { cache, parts, scratch, work, vocab, file_bytes: header.file_bytes(), run })
     }
 
     /// Tokens of context that it is for.
     pub fn context(&self) -> usize {
-        self.ask.context.unwrap_or(DEFAULT_CONTEXT)
+        self.cache.capacity
     }
 
     /// Tokens that the model was trained for.
@@ -219,7 +221,7 @@ impl Plan {
 
     /// Types of keys and values.
     pub fn cache_types(&self) -> (KvType, KvType) {
-        (self.ask.k, self.ask.v)
+        (self.cache.k, self.cache.v)
     }
 
     /// Bytes of the file.
@@ -244,18 +246,18 @@ impl Plan {
     /// Bytes of the cache of so many tokens, with numbers of these types; what layers remember whatever the context left out.
     pub fn cache_with(&self, tokens: usize, k: KvType, v: KvType) -> u64 {
         let capacity = tokens.max(1);
-        let states = self.run.mixers(&options(&Ask { k, v, ..self.ask }, capacity));
+        let states = self.run.mixers(&CacheOptions { capacity, k, v, ..self.cache });
         states.iter().filter_map(|m| m.state).filter(|s| !matches!(s, StateSpec::Recurrent(_))).map(|s| s.bytes(capacity)).sum()
     }
 
     /// Bytes of the cache.
     pub fn cache(&self) -> u64 {
-        self.cache_with(self.context(), self.ask.k, self.ask.v)
+        self.cache_with(self.context(), self.cache.k, self.cache.v)
     }
 
     /// Bytes of what recurrent layers remember, whatever the context.
     pub fn recurrent(&self) -> u64 {
-        let states = self.run.mixers(&options(&self.ask, 1));
+        let states = self.run.mixers(&CacheOptions { capacity: 1, ..self.cache });
         states.iter().filter_map(|m| m.state).filter(|s| matches!(s, StateSpec::Recurrent(_))).map(|s| s.bytes(1)).sum()
     }
 
@@ -271,7 +273,7 @@ impl Plan {
 
     /// Bytes in memory while it runs with its context full.
     pub fn resident(&self) -> u64 {
-        self.resident_with(self.context(), self.ask.k, self.ask.v)
+        self.resident_with(self.context(), self.cache.k, self.cache.v)
     }
 
     fn resident_with(&self, tokens: usize, k: KvType, v: KvType) -> u64 {
@@ -308,7 +310,7 @@ impl Plan {
         let answer = |depth: usize| 1.0 / self.work.token(profile, depth);
         let prompt = PROMPT.min(self.context()).max(1);
         Speed {
-            prompt: prompt as f64 / self.work.prompt(profile, prompt, self.ask.micro_batch),
+            prompt: prompt as f64 / self.work.prompt(profile, prompt, self.cache.batch),
             answer: answer(0),
             answer_full: answer(self.context().saturating_sub(1)),
         }
@@ -316,24 +318,20 @@ impl Plan {
 
     /// Tokens a second of a prompt of so many tokens, and of an answer behind so many.
     pub fn rates(&self, profile: &Profile, prompt: usize, depth: usize) -> (f64, f64) {
-        let read = prompt as f64 / self.work.prompt(profile, prompt.max(1), self.ask.micro_batch);
+        let read = prompt as f64 / self.work.prompt(profile, prompt.max(1), self.cache.batch);
         (read, 1.0 / self.work.token(profile, depth))
     }
 }
 
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plan").field("architecture", &self.architecture()).field("ask", &self.ask).finish_non_exhaustive()
+        f.debug_struct("Plan").field("architecture", &self.architecture()).field("cache", &self.cache).finish_non_exhaustive()
     }
-}
-
-fn options(ask: &Ask, capacity: usize) -> CacheOptions {
-    CacheOptions { capacity, k: ask.k, v: ask.v, batch: ask.micro_batch }
 }
 
 /// Bytes of the tensors of a step of so many tokens: what the products of the widest layer give, the residual stream, what each
 /// expert of a token gives, inputs in 8 bits; and one row of logits.
-fn scratch(header: &Gguf, run: &dyn Run, tokens: u64) -> u64 {
+fn scratch(header: &Gguf, run: &dyn Run, tokens: usize) -> u64 {
     let config = run.config();
     let mut layers = vec![(0u64, 0u64, 0u64); config.layers];
     for t in header.tensors().filter(|t| t.dims.len() > 1) {
@@ -341,9 +339,13 @@ fn scratch(header: &Gguf, run: &dyn Run, tokens: u64) -> u64 {
         let Some((dense, slots, widest)) = index.and_then(|i| layers.get_mut(i)) else { continue };
         let experts = config.experts.filter(|_| t.name.contains("_exps."));
         match experts {
+            Some(e) if t.name.contains("down") => {
+                *slots += (columns_at_once(tokens * e.used, config.width) * e.used) as u64;
+                *widest = (*widest).max(t.dims[0] * e.used as u64);
+            }
             Some(e) => {
                 *slots += t.dims[1] * e.used as u64;
-                *widest = (*widest).max(t.dims[0] * e.used as u64);
+                *widest = (*widest).max(t.dims[0]);
             }
             None if t.name.contains("weight") && !t.name.contains("norm") && !t.name.contains("conv") => {
                 *dense += t.dims[1] * t.dims.get(2).copied().unwrap_or(1);
@@ -355,7 +357,7 @@ fn scratch(header: &Gguf, run: &dyn Run, tokens: u64) -> u64 {
     let most = |of: fn(&(u64, u64, u64)) -> u64| layers.iter().map(of).max().unwrap_or(0);
     // The residual stream and its norms, the widest input once more in 8 bits and before it is made so.
     let widths = 3 * config.width as u64 + most(|l| l.0) + most(|l| l.1) + most(|l| l.2) * 3 / 2;
-    4 * (tokens * widths + config.vocab as u64)
+    4 * (tokens as u64 * widths + config.vocab as u64)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ fn a_cache_is_planned_to_the_byte() {
         let header = catalogue::find(name).unwrap().header(FileType::Q4_0, Some(8)).unwrap();
         for (context, k, v) in [(64, KvType::F16, KvType::F16), (1000, KvType::F16, KvType::F32), (3000, KvType::F32, KvType::F16)] {
             let plan = Plan::of(&header, &Ask::default().context(Some(context)).cache_types(k, v)).unwrap();
-            let cache = plan.run.cache(&options(&plan.ask, context)).unwrap();
+            let cache = plan.run.cache(&CacheOptions { capacity: context, ..plan.cache }).unwrap();
             assert_eq!(plan.cache() + plan.recurrent(), cache.bytes(), "{name} {context}");
         }
     }

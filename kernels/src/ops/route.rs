@@ -8,6 +8,7 @@ use crate::isa::{Isa, Op, vectorize};
 use crate::naive::max;
 use crate::naive::ops::{LEAST_SUM, sqrt_softplus};
 use crate::pool::Disjoint;
+use std::ops::Range;
 
 /// Chooses experts for each token of logits `[tokens, experts]`: their ids and weights `[tokens, k]`, best first, ties to the
 /// lowest id. `bias` changes the choice, not the weights.
@@ -198,32 +199,34 @@ pub fn spread(cpu: Cpu<'_>, x: &[f32], weights: &[f32], k: usize, width: usize, 
     });
 }
 
-/// Adds to each row of x `[slots, width]` the bias of the expert that `ids` names for it: bias `[experts, width]`.
+/// Adds to each row of x `[slots, columns]` these columns of the bias of the expert that `ids` names for it: bias `[experts, width]`.
 ///
 /// # Panics
 /// If lengths do not fit together, or an id is beyond the biases.
-pub fn add_expert_bias(cpu: Cpu<'_>, x: &mut [f32], bias: &[f32], ids: &[u32], width: usize) {
-    assert!(width > 0 && x.len() == ids.len() * width, "{} values for {} slots of {width}", x.len(), ids.len());
-    let n = piece(cpu, x.len(), width, CHEAP);
-    cpu.parallel_chunks(x, n, &|i, x| {
-        for (id, x) in ids[i * n / width..].iter().zip(x.chunks_exact_mut(width)) {
-            vectorize(cpu.level, Both { f: Add, y: &bias[*id as usize * width..][..width], x });
+pub fn add_expert_bias(cpu: Cpu<'_>, x: &mut [f32], bias: &[f32], ids: &[u32], width: usize, columns: Range<usize>) {
+    let n = columns.len();
+    assert!(n > 0 && columns.end <= width && x.len() == ids.len() * n, "{} values for {} slots of {columns:?}", x.len(), ids.len());
+    let step = piece(cpu, x.len(), n, CHEAP);
+    cpu.parallel_chunks(x, step, &|i, x| {
+        for (id, x) in ids[i * step / n..].iter().zip(x.chunks_exact_mut(n)) {
+            vectorize(cpu.level, Both { f: Add, y: &bias[*id as usize * width..][columns.clone()], x });
         }
     });
 }
 
-/// `out[t] = Σ weights[t, rank] · y[t·k + rank]`: y `[tokens·k, width]`, weights `[tokens, k]`, out `[tokens, width]`.
+/// `out[t, columns] = Σ weights[t, rank] · y[t·k + rank]`: y `[tokens·k, columns]`, weights `[tokens, k]`, out `[tokens, width]`.
 ///
 /// # Panics
 /// If lengths do not fit together.
-pub fn combine(cpu: Cpu<'_>, y: &[f32], weights: &[f32], k: usize, width: usize, out: &mut [f32]) {
-    assert!(k > 0 && width > 0 && out.len().is_multiple_of(width), "{} values in rows of {width}", out.len());
-    let tokens = out.len() / width;
-    assert!(weights.len() == tokens * k && y.len() == tokens * k * width, "{tokens} tokens, {} weights, {} values", weights.len(), y.len());
-    let n = piece(cpu, out.len(), width, CHEAP);
-    cpu.parallel_chunks(out, n, &|i, out| {
-        let slots = i * n / width * k..(i * n + out.len()) / width * k;
-        vectorize(cpu.level, Combine { y: &y[slots.start * width..slots.end * width], weights: &weights[slots], k, width, out });
+pub fn combine(cpu: Cpu<'_>, y: &[f32], weights: &[f32], k: usize, out: &mut [f32], width: usize, columns: Range<usize>) {
+    assert!(k > 0 && width > 0 && out.len().is_multiple_of(width) && columns.end <= width, "{columns:?} of {width}, {} values", out.len());
+    let (tokens, n) = (out.len() / width, columns.len());
+    assert!(weights.len() == tokens * k && y.len() == tokens * k * n, "{tokens} tokens, {} weights, {} values", weights.len(), y.len());
+    let step = piece(cpu, out.len(), width, CHEAP);
+    cpu.parallel_chunks(out, step, &|i, out| {
+        let slots = i * step / width * k..(i * step + out.len()) / width * k;
+        let y = &y[slots.start * n..slots.end * n];
+        vectorize(cpu.level, Combine { y, weights: &weights[slots], k, out, width, columns: columns.clone() });
     });
 }
 
@@ -231,8 +234,9 @@ struct Combine<'a> {
     y: &'a [f32],
     weights: &'a [f32],
     k: usize,
-    width: usize,
     out: &'a mut [f32],
+    width: usize,
+    columns: Range<usize>,
 }
 
 impl Op for Combine<'_> {
@@ -240,12 +244,13 @@ impl Op for Combine<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let tokens = self.y.chunks_exact(self.k * self.width).zip(self.weights.chunks_exact(self.k));
+        let n = self.columns.len();
+        let tokens = self.y.chunks_exact(self.k * n).zip(self.weights.chunks_exact(self.k));
         for (out, (y, weights)) in self.out.chunks_exact_mut(self.width).zip(tokens) {
-            for (i, out) in out.chunks_mut(I::LANES).enumerate() {
+            for (i, out) in out[self.columns.clone()].chunks_mut(I::LANES).enumerate() {
                 let mut sum = isa.zero();
                 for (rank, w) in weights.iter().enumerate() {
-                    let y = &y[rank * self.width + i * I::LANES..][..out.len()];
+                    let y = &y[rank * n + i * I::LANES..][..out.len()];
                     sum = isa.fma(isa.splat(*w), isa.load_some(y), sum);
                 }
                 isa.store_some(sum, out);

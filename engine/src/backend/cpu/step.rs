@@ -51,7 +51,7 @@ pub struct Step {
     pub(super) slots: Vec<u32>,
     /// Tokens by head, where each head has weights of its own.
     pub(super) heads: Heads,
-    /// Per slot: `[slots, ff]`, `[slots, ff]`, `[slots, width]`.
+    /// Per slot: `[slots, ff]`, `[slots, ff]`, `[slots, columns]` of some columns of the width.
     pub(super) gate: Tensor,
     pub(super) up: Tensor,
     pub(super) down: Tensor,
