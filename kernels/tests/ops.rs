@@ -68,6 +68,13 @@ fn norms_and_softmax() {
             ops::softmax(cpu, &mut out, width);
             equal_or_nan(&out, &expected, &format!("softmax {what} {}", cpu.level));
         });
+        let below: Vec<f32> = x.iter().enumerate().map(|(i, x)| if i % 31 == 30 { f32::NEG_INFINITY } else { -x.abs() }).collect();
+        naive::ops::weights(&below, 0.25, &mut expected);
+        for level in Level::available() {
+            let mut out = vec![0.0; x.len()];
+            ops::weights(level, &below, 0.25, &mut out);
+            equal_or_nan(&out, &expected, &format!("weights {what} {level}"));
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 //!
 //! What is learnt from a token is learnt when it is accepted: a token that is sampled and not said teaches nothing.
 
-use super::candidates::Candidates;
+use super::candidates::{Candidates, ONE, total};
 use crate::tokenizer::Token;
 use std::f64::consts::LN_2;
 
@@ -76,13 +76,14 @@ impl Choice {
             }
             Choice::Mirostat2 { tau, eta } => {
                 let highest = c.highest();
-                let bound = f64::from(highest) + libm::log(c.total(highest)) - learnt.mu * LN_2;
-                c.keep((bound as f32).min(highest));
+                let bound = f64::from(highest) + libm::log(total(c.weigh()) as f64 / ONE) - learnt.mu * LN_2;
+                let floor = (bound as f32).min(highest);
+                c.keep(|l| l >= floor);
                 surprise(c, learnt, unit, tau, eta)
             }
             Choice::Adaptive { target, decay } => {
                 let aim = if learnt.weight > 0.0 { 2.0 * f64::from(target) - learnt.sum / learnt.weight } else { f64::from(target) };
-                aim_at(c, aim.clamp(0.0, 1.0), spare);
+                aim_at(c, aim.clamp(0.0, 1.0) as f32, spare);
                 let (at, _) = c.draw(unit);
                 let (p, decay) = (f64::from(spare[at]), f64::from(decay));
                 let learnt = Learnt { sum: p + decay * learnt.sum, weight: 1.0 + decay * learnt.weight, ..learnt };
@@ -114,16 +115,14 @@ fn surprise(c: &mut Candidates<'_>, learnt: Learnt, unit: f64, tau: f32, eta: f3
 }
 
 /// Adaptive-p's change of the logits; the probabilities before it go to `before`.
-fn aim_at(c: &mut Candidates<'_>, aim: f64, before: &mut Vec<f32>) {
-    let highest = c.highest();
-    c.list();
-    let total = c.total(highest);
+fn aim_at(c: &mut Candidates<'_>, aim: f32, before: &mut Vec<f32>) {
+    let weights = c.weigh();
+    let total = (total(weights) as f64 / ONE) as f32;
     before.clear();
-    before.extend(c.weights().iter().map(|&w| (f64::from(w) / total) as f32));
-    for (x, &p) in c.list().iter_mut().zip(&*before) {
-        let d = (f64::from(p) - aim).abs() / 0.3;
-        if x.logit > f32::NEG_INFINITY {
-            x.logit = (5.0 - 10.0 * d * d / (1.0 + d)) as f32;
-        }
+    before.extend(weights.iter().map(|w| w / total));
+    for (l, p) in c.logits_mut().iter_mut().zip(before) {
+        let d = (*p - aim).abs() / 0.3;
+        let aimed = 5.0 - 10.0 * d * d / (1.0 + d);
+        *l = if *l > f32::NEG_INFINITY { aimed } else { *l };
     }
 }

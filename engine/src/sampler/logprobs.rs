@@ -1,7 +1,7 @@
 //! Log-probabilities of a row of logits as the model gave it, before any step of sampling: `ln p = (l - h) - ln Σ exp(l - h)`, as
 //! OpenAI's `logprobs` and `top_logprobs`.
 
-use super::candidates::{check, exp, gather_top, highest, sum_of};
+use super::candidates::{ONE, check, gather_top, total, weigh};
 use crate::error::{Error, Fault, Result};
 use crate::tokenizer::Token;
 
@@ -28,11 +28,12 @@ pub struct Logprobs {
 /// # Ok::<(), hob::Error>(())
 /// ```
 pub fn logprobs(logits: &[f32], token: Token, top: usize) -> Result<Logprobs> {
-    check(logits)?;
+    let best = check(logits)?;
     let outside = || Error::Input(Fault::at("logprobs").expected(format!("a token below {}", logits.len())).found(token));
     let logit = *logits.get(token as usize).ok_or_else(outside)?;
-    let best = highest(logits, |l| *l);
-    let total = libm::log(sum_of(logits.iter().map(|l| f64::from(exp(l - best)))));
+    let mut weights = Vec::new();
+    weigh(logits, best, &mut weights);
+    let total = libm::log(total(&weights) as f64 / ONE);
     let log = |l: f32| (f64::from(l) - f64::from(best) - total) as f32;
     let mut list = Vec::new();
     gather_top(logits, top, &mut list);

@@ -11,8 +11,8 @@
 //! The choice is a draw, mirostat (with it the steps that cut are left out) or adaptive-p. A step that would do nothing is never made;
 //! the file of each says its formula and its source. [`logprobs`] looks at the logits before all this.
 //!
-//! Equal logits stand in the order of their ids everywhere. The generator is ChaCha12, arithmetic and sums have one order
-//! (`candidates.rs`): the same seed gives the same tokens on every machine.
+//! Equal logits stand in the order of their ids everywhere, and a draw goes along the ids, whatever the steps before it were. The generator
+//! is ChaCha12, and probabilities are summed exactly (`candidates.rs`): the same seed gives the same tokens on every machine.
 
 mod candidates;
 mod choice;
@@ -29,7 +29,7 @@ pub use options::{Custom, Mirostat, Sampling, Step};
 
 use crate::error::{Error, Fault, Result};
 use crate::tokenizer::{Token, Tokenizer};
-use candidates::{Buffers, Candidates, Form, check};
+use candidates::{Buffers, Candidates};
 use choice::Choice;
 use dry::Dry;
 use penalties::Penalties;
@@ -292,12 +292,11 @@ impl Sampler {
             let wanted = || Error::Input(Fault::at("logit bias").expected(format!("a token below {vocabulary}")).found(token));
             *logits.get_mut(token as usize).ok_or_else(wanted)? += bias;
         }
-        check(logits)?;
         let mut buffers = std::mem::take(&mut self.buffers);
-        let mut candidates = Candidates::new(logits, &mut buffers);
+        let mut candidates = Candidates::new(logits, &mut buffers)?;
         let mut done = Ok(());
         for i in 0..self.steps.len() {
-            done = done.and_then(|()| self.make(i, &mut candidates));
+            done = done.and_then(|()| self.make(self.steps[i], &mut candidates));
         }
         let token = done.map(|()| {
             let settled = self.is_greedy() && candidates.len() == 1;
@@ -315,19 +314,16 @@ impl Sampler {
         (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Makes the step of this number.
-    fn make(&mut self, at: usize, c: &mut Candidates<'_>) -> Result<()> {
+    /// Makes a step.
+    fn make(&mut self, step: Step, c: &mut Candidates<'_>) -> Result<()> {
         let n = self.numbers;
-        match self.steps[at] {
+        match step {
             Step::Penalties => self.penalties.apply(c),
             Step::Dry => self.dry.apply(c)?,
             Step::TopNSigma => steps::top_n_sigma(c, n.sigma),
             Step::TopK => steps::top_k(c, n.top_k),
             Step::TypicalP => steps::typical_p(c, n.typical_p),
-            Step::TopP => {
-                let then = if self.steps.get(at + 1) == Some(&Step::MinP) { n.min_p } else { 0.0 };
-                steps::top_p(c, n.top_p, then);
-            }
+            Step::TopP => steps::top_p(c, n.top_p),
             Step::MinP => steps::min_p(c, n.min_p),
             Step::Xtc => {
                 if c.len() > 1 && self.unit() < f64::from(n.xtc_probability) {
@@ -344,8 +340,9 @@ impl Sampler {
     /// The steps of one's own, and whether what they leave can be sampled from.
     fn custom(&self, c: &mut Candidates<'_>) -> Result<()> {
         let vocabulary = c.vocabulary();
-        let list = c.list();
-        self.custom.iter().for_each(|step| step.apply(list));
+        let mut list = c.list();
+        self.custom.iter().for_each(|step| step.apply(&mut list));
+        list.sort_unstable_by_key(|c| c.token);
         let fault = |found: &str| Err(Error::Input(Fault::at("custom step").expected("candidates with logits").found(found)));
         if list.iter().any(|c| c.logit.is_nan() || c.logit == f32::INFINITY) {
             return fault("one that is not a finite number");
@@ -353,14 +350,13 @@ impl Sampler {
         if !list.iter().any(|c| c.logit.is_finite()) {
             return fault("none");
         }
-        if list.iter().any(|c| c.token as usize >= vocabulary) {
+        if list.last().is_some_and(|c| c.token as usize >= vocabulary) {
             return fault("a token outside the vocabulary");
         }
-        let ascending = list.is_sorted_by_key(|c| c.token);
-        c.ordered(Form::ById);
-        if !ascending {
-            c.rank();
+        if list.windows(2).any(|pair| pair[0].token == pair[1].token) {
+            return fault("a token twice");
         }
+        c.take_list(list);
         Ok(())
     }
 }

@@ -336,7 +336,7 @@ impl Sampling {
     }
 
     /// Adds a step of one's own, made where the order has [`Step::Custom`], or else first. It may change logits and take candidates
-    /// away; before the first cut it is given the whole vocabulary, ascending by id.
+    /// away; they come ascending by id, the whole vocabulary before the first cut.
     pub fn custom(mut self, step: impl Fn(&mut Vec<Candidate>) + Send + Sync + 'static) -> Sampling {
         self.custom.push(Custom(Arc::new(step)));
         self

@@ -12,62 +12,51 @@
 //! | temperature | l ← (l - h) / t | Ackley, Hinton, Sejnowski, "A Learning Algorithm for Boltzmann Machines", 1985 |
 //! | dynatemp | t = max(0, T - R) + (T + R - max(0, T - R)) · (H / ln n)^E, H the entropy of the n candidates | kalomaze, 2023, ggml-org/llama.cpp#4972 |
 //!
-//! No logarithm of a probability is taken: `-ln p = ln W - (l - h)` and the entropy `ln W - m` with `m = Σ w·(l - h) / W`, so a token
-//! is typical by how near `l - h` is to m.
+//! No logarithm of a probability is taken: `-ln p = ln W + (h - l)` and the entropy `ln W + m` with `m = Σ w·(h - l) / W`, so a token
+//! is typical by how near `h - l` is to m.
 
-use super::candidates::{Candidates, by_rank, sum_of};
+use super::candidates::{Candidates, ONE, mass, sum_of, total};
 
-/// Keeps what is at most `n` standard deviations below the best.
+/// Keeps what is at most `n` standard deviations below the best; infinite logits have no part in the deviation.
 pub(super) fn top_n_sigma(c: &mut Candidates<'_>, n: f32) {
-    let (_, sigma) = c.spread();
-    c.keep((f64::from(c.highest()) - f64::from(n) * sigma) as f32);
+    let finite = |l: f32, term: f64| if l.is_finite() { term } else { 0.0 };
+    let count = sum_of(c.logits(), |l| finite(l, 1.0));
+    let mean = sum_of(c.logits(), |l| finite(l, l.into())) / count;
+    let variance = sum_of(c.logits(), |l| finite(l, (f64::from(l) - mean) * (f64::from(l) - mean))) / count;
+    let floor = (f64::from(c.highest()) - f64::from(n) * variance.sqrt()) as f32;
+    c.keep(|l| l >= floor);
 }
 
 /// Keeps the `k` best.
 pub(super) fn top_k(c: &mut Candidates<'_>, k: usize) {
-    if k < c.len() {
-        c.keep_first(k);
-    }
+    c.keep_first(k);
 }
 
 /// Keeps the most typical ones that hold more than `p` together.
 pub(super) fn typical_p(c: &mut Candidates<'_>, p: f32) {
     let highest = c.highest();
-    let (total, mean) = moments(c, highest);
-    let oddness = |logit: f32| (f64::from(logit - highest) - mean).abs();
-    let wanted = f64::from(p) * total;
-    c.keep_run(highest, |a, b| oddness(a.logit).total_cmp(&oddness(b.logit)).then(by_rank(a, b)), |reached| reached > wanted);
+    let (_, mean) = moments(c);
+    let oddness = |l: f32| (highest - l - mean as f32).abs();
+    c.keep_run(oddness, |total| (f64::from(p) * total as f64) as u64);
 }
 
-/// Keeps the best that hold `p` together. Where min-p comes next with `then`, what it will take need not be put in order either: both
-/// cut the end off the same ranking.
-pub(super) fn top_p(c: &mut Candidates<'_>, p: f32, then: f32) {
+/// Keeps the best that hold `p` together.
+pub(super) fn top_p(c: &mut Candidates<'_>, p: f32) {
     let highest = c.highest();
-    let total = c.total(highest);
-    let (n, rest) = (c.len() as f64, (1.0 - f64::from(p)) * total);
-    // What weighs less than half of the n-th part of the rest is no part of p, all of it together: it need not be put in order.
-    let light = libm::log(0.5 * rest / n) as f32;
-    c.keep(highest + light.max(libm::logf(then)));
-    let wanted = f64::from(p) * total;
-    c.keep_run(highest, by_rank, |reached| reached >= wanted);
+    c.weigh();
+    c.keep_run(|l| highest - l, |total| ((f64::from(p) * total as f64).ceil() as u64).saturating_sub(1));
 }
 
 /// Keeps what is at least `p` times as probable as the best.
 pub(super) fn min_p(c: &mut Candidates<'_>, p: f32) {
-    c.keep(c.highest() + libm::logf(p));
+    let floor = c.highest() + libm::logf(p);
+    c.keep(|l| l >= floor);
 }
 
 /// Takes away those that reach the threshold, all but the lowest of them.
 pub(super) fn xtc(c: &mut Candidates<'_>, threshold: f32) {
-    let highest = c.highest();
-    c.list();
-    let wanted = f64::from(threshold) * c.total(highest);
-    let top = c.weights().iter().zip(c.listed()).filter(|(w, _)| f64::from(**w) >= wanted);
-    let lowest = top.map(|(_, x)| *x).max_by(by_rank);
-    if let Some(lowest) = lowest {
-        // The weight grows with the logit: whatever stands before it reaches the threshold too.
-        c.list().retain(|x| by_rank(x, &lowest).is_ge());
-    }
+    let wanted = f64::from(threshold) * total(c.weigh()) as f64 / ONE;
+    c.drop_but_last(|w| w > 0.0 && f64::from(w) >= wanted);
 }
 
 /// Divides by the temperature; 0 keeps the best alone.
@@ -75,8 +64,7 @@ pub(super) fn temperature(c: &mut Candidates<'_>, t: f32) {
     if t == 0.0 {
         return c.keep_best();
     }
-    let highest = c.highest();
-    c.scale(|l| (l - highest) / t);
+    c.cool(t);
 }
 
 /// Temperature that goes with the entropy, from `t - range` to `t + range`.
@@ -85,16 +73,17 @@ pub(super) fn dynatemp(c: &mut Candidates<'_>, t: f32, range: f32, exponent: f32
         return;
     }
     let (low, high) = (f64::from((t - range).max(0.0)), f64::from(t + range));
-    let highest = c.highest();
-    let (total, mean) = moments(c, highest);
-    let entropy = (libm::log(total) - mean).max(0.0) / libm::log(c.len() as f64);
+    let (total, depth) = moments(c);
+    let entropy = (libm::log(total) + depth).max(0.0) / libm::log(c.len() as f64);
     temperature(c, (low + (high - low) * libm::pow(entropy, f64::from(exponent))) as f32);
 }
 
-/// W and m: the sum of the weights, and the mean of `l - h` over the probabilities.
-fn moments(c: &mut Candidates<'_>, highest: f32) -> (f64, f64) {
-    c.list();
-    let total = c.total(highest);
-    let depth = |(&w, x): (&f32, &super::Candidate)| if w > 0.0 { f64::from(w) * f64::from(x.logit - highest) } else { 0.0 };
-    (total, sum_of(c.weights().iter().zip(c.listed()).map(depth)) / total)
+/// W and m: the sum of the weights, and the mean of `h - l` over the probabilities.
+fn moments(c: &mut Candidates<'_>) -> (f64, f64) {
+    let highest = c.highest();
+    let total = total(c.weigh()) as f64;
+    // w·(h - l) is never above 1/e, so that it has a mass too. What is deeper than 99, as -∞ is, has no weight.
+    let depth = |(w, l): (&f32, &f32)| mass(w * if highest - l < 99.0 { highest - l } else { 99.0 });
+    let depths = c.weights().iter().zip(c.logits()).map(depth).sum::<u64>();
+    (total / ONE, depths as f64 / total)
 }

@@ -208,6 +208,11 @@ pub fn softmax(x: &mut [f32], width: usize) {
     }
 }
 
+/// `out = exp(x - most)`
+pub fn weights(x: &[f32], most: f32, out: &mut [f32]) {
+    out.iter_mut().zip(x).for_each(|(out, x)| *out = exp(x - most));
+}
+
 /// Chooses `k` of `experts` for each token of logits `[tokens, experts]`, best first, ties to the lowest id.
 ///
 /// Probabilities are the softmax or the sigmoid of the logits, or the logits themselves ([`Gate::SoftmaxTopK`]); the choice

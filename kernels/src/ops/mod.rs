@@ -14,7 +14,7 @@ pub use blend::blend;
 pub(crate) use elementwise::Softcap;
 pub use elementwise::{activate, add, add_bias, add_channels, clamp, copy_channels, gate, glu, scale, scale_by, softcap, xielu};
 pub use hyper::{Hyper, STRANDS, hyper_add, hyper_mix, hyper_weights};
-pub use norm::{layer_norm, rescale, rms_norm, rms_norm_in_place, softmax, sparsify};
+pub use norm::{layer_norm, rescale, rms_norm, rms_norm_in_place, softmax, sparsify, weights};
 pub use rope::rope;
 pub use route::{add_expert_bias, combine, group_by_expert, route, route_fixed, spread};
 

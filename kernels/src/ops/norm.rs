@@ -2,9 +2,9 @@
 //! which changes no bit.
 
 use super::{CHEAP, DEAR, math, piece};
-use crate::Cpu;
 use crate::isa::{Isa, Op, Sum16, vectorize};
 use crate::naive::ops::RESCALE_FLOOR;
+use crate::{Cpu, Level};
 
 /// Each row of x `[rows, width]` divided by its root mean square, times `weight`: `[width]`, or `[groups, width]` that the
 /// rows take in turns.
@@ -54,6 +54,15 @@ pub fn softmax(cpu: Cpu<'_>, x: &mut [f32], width: usize) {
     check(x.len(), x.len(), width, width);
     let n = piece(cpu, x.len(), width, DEAR);
     cpu.parallel_chunks(x, n, &|_, x| vectorize(cpu.level, Softmax { x, width }));
+}
+
+/// `out = exp(x - most)`, for an x of which nothing is above `most`: what softmax divides by its sum.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn weights(level: Level, x: &[f32], most: f32, out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "as many weights as values");
+    vectorize(level, Weights { x, most, out });
 }
 
 /// Each run of `width` in x `[rows, runs, width]` gets the root mean square of the same row of `like` `[rows, width]`.
@@ -281,5 +290,29 @@ impl Op for Softmax<'_> {
             }
             rest.copy_from_slice(&last[..rest.len()]);
         }
+    }
+}
+
+struct Weights<'a> {
+    x: &'a [f32],
+    most: f32,
+    out: &'a mut [f32],
+}
+
+impl Op for Weights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let most = isa.splat(self.most);
+        let ((x, rest), (out, rest_out)) = (self.x.as_chunks::<16>(), self.out.as_chunks_mut::<16>());
+        let mut whole = [0.0; 16];
+        for (x, out) in x.iter().chain([&last(rest, self.most)]).zip(out.iter_mut().chain([&mut whole])) {
+            for part in 0..Sum16::<I>::PARTS {
+                let e = math::exp(isa, isa.sub(isa.load(&x[part * I::LANES..]), most));
+                isa.store(e, &mut out[part * I::LANES..]);
+            }
+        }
+        rest_out.copy_from_slice(&whole[..rest_out.len()]);
     }
 }
