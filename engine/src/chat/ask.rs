@@ -86,7 +86,7 @@ mod values {
             let answer = self.answer(text);
             self.grammar = before;
             let answer = answer?;
-            serde_json::from_str(&answer).map_err(|why| {
+            read(&answer).map_err(|why| {
                 let fault = Fault::at("answer").expected(format!("a value of {}", std::any::type_name::<T>()));
                 Error::Input(fault.found(format!("{answer:?}")).help(why))
             })
@@ -141,6 +141,26 @@ mod values {
                     object.insert("additionalProperties".into(), json!(false));
                 }
             }
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+        }
+    }
+
+    /// The value that a text is. `-0` is an integer to JSON and to the schema, and a float to serde_json: it becomes 0 where that is the
+    /// trouble.
+    fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+        serde_json::from_str(text).or_else(|why| {
+            let mut value = serde_json::from_str(text)?;
+            unsign(&mut value);
+            T::deserialize(value).map_err(|_| why)
+        })
+    }
+
+    /// Takes the sign from zeros.
+    fn unsign(value: &mut Json) {
+        match value {
+            Json::Number(n) if n.as_f64() == Some(0.0) => *value = 0.into(),
+            Json::Array(all) => all.iter_mut().for_each(unsign),
+            Json::Object(all) => all.values_mut().for_each(unsign),
             Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
         }
     }
