@@ -298,18 +298,14 @@ impl<Q: FlatFormat> Quant for Blocks32<Q> {
         }
         let blocks = (cols / 32).min(8);
         let end = (cols / 4).min(64);
-        // First all sums, then all floats: with both in one loop the compiler keeps neither in registers.
-        let mut sums = [[[isa.splat_i(0); R]; C]; 8];
-        for (block, sums) in sums[..blocks].iter_mut().enumerate() {
-            *sums = match (Q::CODES, I::SIGNED) {
+        let mut total = *acc;
+        for block in 0..blocks {
+            let sums = match (Q::CODES, I::SIGNED) {
                 (Codes::Signed, SignedBytes::Widened) => widened_sums(isa, panels, widened, 8 * block..8 * block + 8),
                 (Codes::Signed, SignedBytes::Biased) => block_sums::<I, Q, R, C>(isa, panels, x, block, SIGN, end),
                 (Codes::Biased(bias), _) => block_sums::<I, Q, R, C>(isa, panels, x, block, bias, end),
                 (Codes::Signed, SignedBytes::Direct) | (Codes::Min, _) => block_sums::<I, Q, R, C>(isa, panels, x, block, 0, end),
             };
-        }
-        let mut total = *acc;
-        for (block, sums) in sums[..blocks].iter().enumerate() {
             for c in 0..C {
                 let dx = isa.splat(x[c].d[block]);
                 for r in 0..R {
