@@ -113,7 +113,6 @@ fn detect(kind: Kind) -> bool {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512vbmi")
                 && is_x86_feature_detected!("avx512vnni")
         }
         Kind::Neon | Kind::NeonDot => false,

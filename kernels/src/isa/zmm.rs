@@ -1,4 +1,4 @@
-//! 512-bit x86: AVX-512 F, BW, DQ, VL, VBMI and VNNI.
+//! 512-bit x86: AVX-512 F, BW, DQ, VL and VNNI (Cascade Lake, Ice Lake and Zen 4 on; VBMI, which the first lacks, is not needed).
 #![allow(unsafe_code)]
 
 use super::{Block, Isa, Less, Op, Outlined, SignedBytes, Tiled};
@@ -9,13 +9,13 @@ use std::arch::x86_64::*;
 pub(crate) struct Zmm(());
 
 /// Runs `op` with AVX-512.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn run_avx512<O: Op>(op: O) -> O::Output {
     op.run(Zmm(()))
 }
 
 #[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn outline_avx512<O: Outlined<Zmm>>(op: O) {
     op.run(Zmm(()));
 }
