@@ -18,7 +18,8 @@
 
 use super::panel::{Panel, Quant, Widened};
 use super::{FEW, Work};
-use crate::isa::{Isa, Op, Outlined, Rows, Tiled};
+use crate::Level;
+use crate::isa::{self, Isa, Op, Outlined, Rows, Tiled};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -39,12 +40,39 @@ impl<Q: Quant> Op for Run<'_, Q> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        if self.work.tokens.len() <= FEW {
-            isa.with_narrow_tile(self);
-        } else {
-            isa.with_tile(self);
+        tile_for(isa, self.work.tokens.len(), self);
+    }
+}
+
+/// Lifts the register tile that so many tokens get.
+#[inline(always)]
+fn tile_for<I: Isa>(isa: I, tokens: usize, tiled: impl Tiled) {
+    if tokens <= FEW {
+        isa.with_narrow_tile(tiled);
+    } else {
+        isa.with_tile(tiled);
+    }
+}
+
+/// Rows of that tile. All of them are computed: a work item that has fewer, or some more, wastes the others.
+pub(super) fn tile_rows(level: Level, tokens: usize) -> usize {
+    struct Height<'a>(usize, &'a mut usize);
+    impl Op for Height<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) {
+            tile_for(isa, self.0, self);
         }
     }
+    impl Tiled for Height<'_> {
+        #[inline(always)]
+        fn run<I: Isa, const R: usize, const C: usize, const T: usize>(self, _isa: I) {
+            *self.1 = R * I::LANES;
+        }
+    }
+    let mut rows = 1;
+    isa::vectorize(level, Height(tokens, &mut rows));
+    rows
 }
 
 impl<Q: Quant> Tiled for Run<'_, Q> {
