@@ -79,7 +79,8 @@ pub(crate) struct Machine {
     /// Draft tokens with a smaller model of the same vocabulary, where that pays; the text is the same
     #[arg(long, value_name = "FILE", conflicts_with = "lookup")]
     pub(crate) draft: Option<PathBuf>,
-    /// Tokens computed together while a prompt is read (-ub); it changes the speed, never the result
+    /// Tokens computed together while a prompt is read (-ub); it changes the speed, never the result [default: 256, more where
+    /// there are experts]
     #[arg(long, visible_alias = "ubatch-size", value_name = "N", value_parser = at_least_one)]
     pub(crate) micro_batch: Option<usize>,
     /// Numbers in the key cache (-ctk): f32, f16, bf16, q8_0 or q4_0; q8_0 takes half the memory, q4_0 a quarter
