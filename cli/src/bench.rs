@@ -18,12 +18,12 @@ use hob::tokenizer::Token;
 use hob::{Device, GpuLayers, Level, Model, Session};
 
 use crate::failure::Failure;
-use crate::flags::{KvName, at_least_one};
 use crate::inspect;
 use crate::models::{Absent, locate};
 use crate::report::{Bound, Form, Outcome, Report, Subject, Test};
 use crate::terminal::{Waiting, note};
 use crate::units;
+use crate::values::{KvName, at_least_one};
 
 const AFTER: &str = "\
 Every number may be several, separated by commas; all combinations are measured.

@@ -59,7 +59,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_save: bool,
     /// End every reply after N tokens [default: when the model ends it]
-    #[arg(short = 'n', long, value_name = "N", value_parser = crate::flags::at_least_one)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = crate::values::at_least_one)]
     predict: Option<usize>,
     /// When the context is full: `stop`, or `roll` and let the oldest turns go
     #[arg(long, value_name = "HOW", default_value = "stop")]

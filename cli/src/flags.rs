@@ -4,7 +4,6 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use hob::cache::KvType;
 use hob::gguf::Gguf;
 use hob::plan::Ask;
 use hob::prefix::Folder;
@@ -14,6 +13,7 @@ use crate::failure::Failure;
 use crate::models::{self, Absent};
 use crate::plan;
 use crate::terminal::{Waiting, note_dim};
+use crate::values::{KvName, at_least_one};
 
 /// Where a prompt comes from: `-p`, `-f`, or standard input.
 #[derive(Args, Clone, Debug)]
@@ -197,60 +197,6 @@ impl Machine {
     }
 }
 
-/// The type of a cache's numbers, by name.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KvName {
-    F32,
-    F16,
-    Bf16,
-    #[value(name = "q8_0")]
-    Q8,
-    #[value(name = "q4_0")]
-    Q4,
-}
-
-impl From<KvName> for KvType {
-    fn from(name: KvName) -> KvType {
-        match name {
-            KvName::F32 => KvType::F32,
-            KvName::F16 => KvType::F16,
-            KvName::Bf16 => KvType::Bf16,
-            KvName::Q8 => KvType::Q8_0,
-            KvName::Q4 => KvType::Q4_0,
-        }
-    }
-}
-
-impl KvName {
-    pub(crate) fn name(self) -> &'static str {
-        KvType::from(self).name()
-    }
-}
-
-pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("at least 1 is needed".into()),
-        Ok(n) => Ok(n),
-        Err(error) => Err(format!("{error}")),
-    }
-}
-
-pub(crate) fn number(text: &str, wanted: &str, fits: impl Fn(f32) -> bool) -> Result<f32, String> {
-    text.parse().ok().filter(|x: &f32| x.is_finite() && fits(*x)).ok_or_else(|| format!("{wanted} is needed"))
-}
-
-pub(crate) fn not_negative(text: &str) -> Result<f32, String> {
-    number(text, "a number from 0", |x| x >= 0.0)
-}
-
-pub(crate) fn positive(text: &str) -> Result<f32, String> {
-    number(text, "a number above 0", |x| x > 0.0)
-}
-
-pub(crate) fn probability(text: &str) -> Result<f32, String> {
-    number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
-}
-
 /// Two- and three-letter flags of llama.cpp, which hob's users know, in their long form: clap takes one letter after one dash.
 const SHORT_NAMES: [(&str, &str); 5] =
     [("-ub", "--micro-batch"), ("-ctk", "--cache-type-k"), ("-ctv", "--cache-type-v"), ("-ngl", "--gpu-layers"), ("-pg", "--prompt-gen")];
@@ -277,18 +223,5 @@ mod tests {
         let line = ["hob", "logits", "-ub", "7", "-ctk", "f32", "-u", "--", "-ub"].map(Into::into);
         let want = ["hob", "logits", "--micro-batch", "7", "--cache-type-k", "f32", "-u", "--", "-ub"];
         assert_eq!(spelled_out(line.into_iter()), want.map(std::ffi::OsString::from));
-    }
-
-    #[test]
-    fn numbers_outside_their_range_are_refused() {
-        for (parse, good, bad) in [
-            (probability as fn(&str) -> Result<f32, String>, ["0", "0.95", "1"], ["1.5", "-0.1", "nan"]),
-            (not_negative, ["0", "0.7", "100"], ["-1", "inf", "warm"]),
-            (positive, ["0.1", "1", "2"], ["0", "-1", ""]),
-        ] {
-            assert!(good.iter().all(|text| parse(text).is_ok()));
-            assert!(bad.iter().all(|text| parse(text).is_err()));
-        }
-        assert!(at_least_one("0").is_err() && at_least_one("x").is_err() && at_least_one("8") == Ok(8));
     }
 }

@@ -1,4 +1,4 @@
-//! Where hob keeps what is its own: a folder that may be emptied at any time, and one that holds what its user made.
+//! Where hob keeps what is its own: a folder that may be emptied at any time, and one that holds what its user made; and where models are.
 //!
 //! ```text
 //!             cache                                data
@@ -12,6 +12,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use hob::store::Listing;
+
 /// What can be made again: caches, downloads. `None` where the environment names no place for it.
 pub(crate) fn cache() -> Option<PathBuf> {
     place(Kind::Cache, System::this(), &|name| std::env::var_os(name))
@@ -20,6 +22,17 @@ pub(crate) fn cache() -> Option<PathBuf> {
 /// What cannot: saved chats. `None` where the environment names no place for it.
 pub(crate) fn data() -> Option<PathBuf> {
     place(Kind::Data, System::this(), &|name| std::env::var_os(name))
+}
+
+/// The folder that files from any address go to: the first of `HOB_MODELS`, else hob's own.
+pub(crate) fn models() -> Option<PathBuf> {
+    hob::store::places::given().into_iter().next().or_else(|| Some(data()?.join("models")))
+}
+
+/// The models that are here, and those of more folders.
+pub(crate) fn listing(more: &[PathBuf]) -> Listing {
+    let own = models().filter(|own| own.is_dir() && !hob::store::places::given().contains(own));
+    Listing::here_and(&own.into_iter().chain(more.iter().cloned()).collect::<Vec<_>>())
 }
 
 #[derive(Clone, Copy)]

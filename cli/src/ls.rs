@@ -7,7 +7,7 @@ use hob::store::{About, Entry, Listing, Role};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::models;
+use crate::folders;
 use crate::table::{Side, plain};
 use crate::terminal::{note_dim, printable};
 use crate::units;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
             return Err(Failure::io(folder, why.into()));
         }
     }
-    let here = models::listing(&args.dir);
+    let here = folders::listing(&args.dir);
     let abouts: Vec<Result<About, String>> = here.entries.iter().map(about).collect();
     let twins = here.twins();
     if args.json {

@@ -7,6 +7,8 @@ mod chat;
 mod doctor;
 mod failure;
 mod families;
+#[cfg(feature = "hub")]
+mod fetch;
 mod flags;
 mod folders;
 mod guide;
@@ -35,6 +37,7 @@ mod template;
 mod terminal;
 mod tokenize;
 mod units;
+mod values;
 
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;

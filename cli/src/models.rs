@@ -1,7 +1,7 @@
 //! MODEL on a command line: a file, or a name. A path that exists wins; then the names of the models that are here, whoever brought
 //! them; then the catalogue's. What is known and not here can be downloaded, after asking.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use hob::store::{Entry, Found, Listing, Reference, Repository};
@@ -9,7 +9,7 @@ use hob::{Error, Fault, catalogue};
 
 use crate::failure::Failure;
 use crate::folders;
-use crate::terminal::{aside, printable};
+use crate::terminal::aside;
 
 /// What becomes of a model that is known and not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,20 +32,9 @@ pub(crate) enum Meant {
     Elsewhere(Reference),
 }
 
-/// The folder that files from any address go to: the first of `HOB_MODELS`, else hob's own.
-pub(crate) fn folder() -> Option<PathBuf> {
-    hob::store::places::given().into_iter().next().or_else(|| Some(folders::data()?.join("models")))
-}
-
-/// The models that are here, and those of more folders.
-pub(crate) fn listing(more: &[PathBuf]) -> Listing {
-    let own = folder().filter(|own| own.is_dir() && !hob::store::places::given().contains(own));
-    Listing::here_and(&own.into_iter().chain(more.iter().cloned()).collect::<Vec<_>>())
-}
-
 /// The file that MODEL names.
 pub(crate) fn locate(model: &Path, absent: Absent) -> Result<PathBuf, Failure> {
-    match meant(model, &listing(&[]))? {
+    match meant(model, &folders::listing(&[]))? {
         Meant::File(path) => Ok(path),
         Meant::Here(entry) => Ok(entry.usable()?.to_owned()),
         Meant::Elsewhere(reference) => bring(model, &reference, absent),
@@ -124,6 +113,9 @@ fn unknown(name: &str, here: &Listing) -> Failure {
 /// Brings a model that is not here, or says how.
 #[cfg(feature = "hub")]
 fn bring(model: &Path, reference: &Reference, absent: Absent) -> Result<PathBuf, Failure> {
+    use crate::fetch;
+    use crate::terminal::{note_dim, printable};
+    use std::io::IsTerminal;
     let name = model.display();
     let refuse = |found: &str, help: String| Err(Failure::Engine(Error::Input(Fault::at(format!("`{name}`")).found(found).help(help))));
     if let Some(variable) = hob::store::places::offline() {
@@ -136,19 +128,19 @@ fn bring(model: &Path, reference: &Reference, absent: Absent) -> Result<PathBuf,
         Absent::Asked => return refuse("not on this machine", format!("`hob pull {name}` downloads it; so does --yes")),
         Absent::Refused => return refuse("not on this machine", format!("`hob pull {name}` downloads it")),
     }
-    let hub = crate::pull::hub()?;
-    let remote = crate::pull::look_up(&hub, reference)?;
-    if let (None, Some((path, who))) = (hub.local(&remote), crate::pull::elsewhere(&remote)) {
-        crate::terminal::note_dim(&format!("the very file is here, in the store of {who}"));
+    let hub = fetch::hub()?;
+    let remote = fetch::look_up(&hub, reference)?;
+    if let (None, Some((path, who))) = (hub.local(&remote), fetch::elsewhere(&remote)) {
+        note_dim(&format!("the very file is here, in the store of {who}"));
         return Ok(path);
     }
     if absent == Absent::Asked && hub.local(&remote).is_none() {
-        aside(&format!("{} is not on this machine.\n  {}\n", printable(&name.to_string()), crate::pull::describe(&hub, &remote)));
+        aside(&format!("{} is not on this machine.\n  {}\n", printable(&name.to_string()), fetch::describe(&hub, &remote)));
         if !agreed("Download it?", Answer::Yes)? {
             return Err(Failure::Interrupted);
         }
     }
-    crate::pull::download(&hub, &remote)
+    fetch::download(&hub, &remote, &false.into())
 }
 
 #[cfg(not(feature = "hub"))]

@@ -16,13 +16,13 @@ use hob::{Device, Fault};
 use serde_json::json;
 
 use crate::failure::Failure;
-use crate::flags::{KvName, at_least_one};
 use crate::folders;
 use crate::inspect;
 use crate::models::{self, Meant};
 use crate::table::{Side, plain};
 use crate::terminal::{Waiting, printable};
 use crate::units;
+use crate::values::{KvName, at_least_one};
 
 const AFTER: &str = "\
 MODEL is a .gguf file, a model that hob knows by name, with or without a type (qwen3-4b, qwen3-4b:Q8_0), one of hob ls, or one that
@@ -160,7 +160,7 @@ impl Subject {
         {
             return Ok(Subject::Known(entry, kind.unwrap_or_else(|| entry.usual())));
         }
-        Ok(Subject::Header(match models::meant(path, &models::listing(&[]))? {
+        Ok(Subject::Header(match models::meant(path, &folders::listing(&[]))? {
             Meant::File(path) => Gguf::open(path)?,
             Meant::Here(entry) => Gguf::open(entry.usable()?)?,
             Meant::Elsewhere(reference) => head(&reference)?,
@@ -185,8 +185,8 @@ impl Subject {
 /// The header of a model that is not here: some megabytes of it are read, and nothing is kept.
 #[cfg(feature = "hub")]
 fn head(reference: &Reference) -> Result<Gguf, Failure> {
-    let hub = crate::pull::hub()?;
-    let remote = crate::pull::look_up(&hub, reference)?;
+    let hub = crate::fetch::hub()?;
+    let remote = crate::fetch::look_up(&hub, reference)?;
     let _waiting = Waiting::on(format!("reading the header of {}", remote.name));
     Ok(hub.head(&remote)?)
 }

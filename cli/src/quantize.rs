@@ -8,11 +8,11 @@ use hob::gguf::Gguf;
 use hob::quantize::{Existing, FileType, QuantizeOptions, quantize};
 
 use crate::failure::Failure;
-use crate::flags::at_least_one;
 use crate::interrupt::Interrupts;
 use crate::models::{Absent, locate};
 use crate::terminal::{note_dim, progress};
 use crate::units;
+use crate::values::at_least_one;
 
 const AFTER: &str = "\
 The best source is a file in F16, BF16 or F32: what was quantized before loses twice.

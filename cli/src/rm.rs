@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use hob::store::Removal;
 
 use crate::failure::Failure;
+use crate::folders;
 use crate::models::{self, Answer, Meant, agreed};
 use crate::show;
 use crate::terminal::{note, note_dim, printable};
@@ -31,7 +32,7 @@ pub(crate) struct Args {
 
 /// Runs `hob rm`.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let here = models::listing(&[]);
+    let here = folders::listing(&[]);
     let name = args.model.display().to_string();
     let entry = match models::meant(&args.model, &here)? {
         Meant::Here(entry) => *entry,

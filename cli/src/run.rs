@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// End after N tokens [default: when the model ends]
-    #[arg(short = 'n', long, value_name = "N", value_parser = crate::flags::at_least_one)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = crate::values::at_least_one)]
     predict: Option<usize>,
     /// Go on when the model ends (with --raw or --tokens)
     #[arg(long)]

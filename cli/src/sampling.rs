@@ -5,7 +5,7 @@ use clap::Args;
 use hob::tokenizer::Token;
 use hob::{Mirostat, Sampling, Step};
 
-use crate::flags::{not_negative, number, positive, probability};
+use crate::values::{not_negative, number, positive, probability};
 
 /// Flags of sampling, and of the texts that a reply ends with or must not say.
 #[derive(Args, Clone, Debug, Default)]

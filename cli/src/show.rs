@@ -9,6 +9,7 @@ use hob::{Fault, catalogue};
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::folders;
 use crate::inspect;
 use crate::ls;
 use crate::models::{self, Meant};
@@ -37,7 +38,7 @@ pub(crate) struct Args {
 
 /// Runs `hob show`.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
-    let here = models::listing(&[]);
+    let here = folders::listing(&[]);
     let (here, at) = match models::meant(&args.model, &here)? {
         Meant::File(path) => of_file(here, &path)?,
         Meant::Here(entry) => {

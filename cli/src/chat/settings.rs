@@ -57,7 +57,7 @@ pub(super) struct Limits {
 #[derive(Parser)]
 #[command(no_binary_name = true, disable_help_flag = true)]
 struct Line {
-    #[arg(short = 'n', long, value_parser = crate::flags::at_least_one)]
+    #[arg(short = 'n', long, value_parser = crate::values::at_least_one)]
     predict: Option<usize>,
     #[arg(long)]
     full: Option<Full>,
