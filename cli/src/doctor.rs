@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use hob::Device;
 use hob::Level;
 use hob::device::{Presence, devices};
-use hob::plan::{Memory, Profile};
+use hob::machine::Memory;
+use hob::plan::Profile;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;

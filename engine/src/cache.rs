@@ -84,6 +84,12 @@ pub enum StateSpec {
     Recurrent(StateSize),
 }
 
+/// What is said where there is no room for so many bytes of a state.
+pub(crate) fn no_room(bytes: u64) -> Error {
+    let fault = Fault::at("KV cache").found(format!("no memory for {:.1} MiB", bytes as f64 / (1 << 20) as f64));
+    Error::Memory(fault.help("ask for a smaller context, or a smaller cache type"))
+}
+
 impl StateSpec {
     /// Bytes of a state with room for `capacity` positions: what [`LayerState::bytes`] tells of it on the CPU, without making it.
     pub fn bytes(&self, capacity: usize) -> u64 {

@@ -1,10 +1,14 @@
-//! What this machine can do at most, measured: the yardstick of `hob bench`.
+//! This machine: what it can do at most, measured, the yardstick of `hob bench`; and how much memory it has.
 
 use crate::error::{Error, Fault, Result};
 use crate::gguf::{Bytes, Gguf};
 use hob_kernels::ceiling::{self, Ahead};
 use hob_kernels::{Cpu, Level, Pool};
 use std::time::Instant;
+
+mod memory;
+
+pub use memory::Memory;
 
 /// The most bytes that are read to measure reading.
 const MOST: u64 = 1 << 30;

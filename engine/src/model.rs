@@ -9,7 +9,7 @@ use crate::error::{Error, Fault, Result};
 use crate::generate::{Canceller, Session, Speculation};
 use crate::gguf::{Gguf, Metadata, ReadAhead, Reader};
 use crate::grammar::{Grammar, Guide, Shelf};
-use crate::plan::Memory;
+use crate::machine::Memory;
 use crate::prefix::{self, Identified, Prefixes};
 use crate::prompt::{self, Controls};
 use crate::sampler::Sampling;

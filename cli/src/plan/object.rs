@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use hob::catalogue::Use;
-use hob::plan::{Ask, Choice, Memory, Plan, best, tier};
+use hob::machine::Memory;
+use hob::plan::{Ask, Choice, Plan, best, tier};
 use serde_json::{Value, json};
 
 use super::{Machine, Subject, best_type, kinds_of_cache, plans};

@@ -9,9 +9,10 @@
 
 use crate::catalogue::{self, Entry, Use};
 use crate::error::Result;
+use crate::machine::Memory;
 use crate::quantize::FileType;
 
-use super::{Ask, Memory, Plan, Profile, Speed};
+use super::{Ask, Plan, Profile, Speed};
 
 /// Memories that models are sorted into, in GB.
 pub const TIERS: [u64; 7] = [8, 16, 32, 64, 128, 256, 512];

@@ -9,7 +9,8 @@
 //! remote file's beginning ([`Gguf::from_head`]), or of a row of the catalogue ([`Entry::header`](crate::catalogue::Entry::header)).
 //!
 //! ```
-//! use hob::plan::{Ask, Memory, Plan, Profile};
+//! use hob::machine::Memory;
+//! use hob::plan::{Ask, Plan, Profile};
 //! use hob::quantize::FileType;
 //!
 //! let entry = hob::catalogue::find("qwen3-4b")?;
@@ -23,7 +24,6 @@
 
 mod choice;
 mod measure;
-mod memory;
 mod profile;
 mod work;
 
@@ -33,9 +33,9 @@ use crate::decoder::{self, LoadOptions, Run};
 use crate::device::{Device, GpuLayers};
 use crate::error::Result;
 use crate::gguf::{Gguf, TensorInfo};
+use crate::machine::Memory;
 use crate::model::{DEFAULT_CONTEXT, default_micro_batch};
 pub use choice::{Choice, TIERS, best, tier};
-pub use memory::Memory;
 pub use profile::{Fingerprint, Profile};
 use work::Work;
 

@@ -1,8 +1,8 @@
 //! What compressed attention remembers of a sequence: the last positions' values and scores, and the entries made of them.
 
 use super::CpuBackend;
-use super::state::no_room;
 use crate::backend::Pooling;
+use crate::cache::no_room;
 use crate::error::Result;
 use hob_kernels::attention::{KvStore, KvType};
 use hob_kernels::{Cpu, ops};

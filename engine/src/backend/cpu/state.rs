@@ -3,8 +3,8 @@
 
 use super::entries::Entries;
 use crate::backend::Window;
-use crate::cache::{LayerState, Part, Rewind, Saved, StateSpec};
-use crate::error::{Error, Fault, Result};
+use crate::cache::{LayerState, Part, Rewind, Saved, StateSpec, no_room};
+use crate::error::Result;
 use hob_kernels::attention::KvStore;
 use hob_kernels::recurrent;
 
@@ -85,12 +85,6 @@ impl State {
             State::Recurrent(_) => unreachable!("the slot of an attention layer holds a recurrent state"),
         }
     }
-}
-
-/// What no room for a state says.
-pub(super) fn no_room(bytes: u64) -> Error {
-    let fault = Fault::at("KV cache").found(format!("no memory for {:.1} MiB", bytes as f64 / (1 << 20) as f64));
-    Error::Memory(fault.help("ask for a smaller context, or a smaller cache type"))
 }
 
 impl LayerState for State {

@@ -35,7 +35,7 @@ impl Memory {
     /// A machine of so many bytes, of which the system and a desktop take their share: an eighth, and 2 GiB at least.
     ///
     /// ```
-    /// use hob::plan::Memory;
+    /// use hob::machine::Memory;
     ///
     /// assert_eq!(Memory::of_size(16 << 30).available, 14 << 30);
     /// assert_eq!(Memory::of_size(64 << 30).available, 56 << 30);
