@@ -232,8 +232,10 @@ fn both(text: &str) -> Result<(usize, usize), String> {
 fn open(source: &Source, args: &Args, setting: &Setting) -> Result<Model, Failure> {
     let most = setting.tests.iter().map(|t| t.depth + t.prompt + t.generate).max().unwrap_or(1);
     let options = Model::options().device(args.device).gpu_layers(args.gpu_layers).threads(setting.threads).context(most);
-    let options = options.cache_types(setting.k.into(), setting.v.into()).chat_template("chatml");
-    let options = setting.micro_batch.map_or(options.clone(), |tokens| options.micro_batch(tokens.min(setting.batch)));
+    let mut options = options.cache_types(setting.k.into(), setting.v.into()).chat_template("chatml");
+    if let Some(tokens) = setting.micro_batch {
+        options = options.micro_batch(tokens.min(setting.batch));
+    }
     Ok(match source {
         Source::File(path) => options.open(path)?,
         Source::Made(_, gguf) => options.build(gguf.clone())?,

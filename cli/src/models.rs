@@ -116,6 +116,7 @@ fn bring(model: &Path, reference: &Reference, absent: Absent) -> Result<PathBuf,
     use crate::fetch;
     use crate::terminal::{note_dim, printable};
     use std::io::IsTerminal;
+    use std::sync::atomic::AtomicBool;
     let name = model.display();
     let refuse = |found: &str, help: String| Err(Failure::Engine(Error::Input(Fault::at(format!("`{name}`")).found(found).help(help))));
     if let Some(variable) = hob::store::places::offline() {
@@ -140,7 +141,7 @@ fn bring(model: &Path, reference: &Reference, absent: Absent) -> Result<PathBuf,
             return Err(Failure::Interrupted);
         }
     }
-    fetch::download(&hub, &remote, &false.into())
+    fetch::download(&hub, &remote, &AtomicBool::new(false))
 }
 
 #[cfg(not(feature = "hub"))]

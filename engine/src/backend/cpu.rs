@@ -44,9 +44,10 @@ impl CpuBackend {
     }
 }
 
-/// Columns that experts' last products are computed for at once: what they give for every slot lies between them and its sum,
-/// and is to stay in a cache.
+/// Columns that experts' last products are computed for at once. What they give for every slot waits for its sum: of a long
+/// micro-batch all columns would be the most memory of a step, and few would make work items too small.
 pub(crate) fn columns_at_once(slots: usize, width: usize) -> usize {
+    /// 16 MB.
     const VALUES: usize = 1 << 22;
     const LEAST: usize = 512;
     let parts = (slots * width).div_ceil(VALUES).clamp(1, width.div_ceil(LEAST).max(1));

@@ -33,6 +33,22 @@ fn known_models_take_what_they_take() {
 }
 
 #[test]
+fn a_micro_batch_is_larger_where_experts_are_many() {
+    let of = |name, ask| plan(name, FileType::Q4_K_M, ask).cache.batch;
+    for (name, tokens) in [
+        ("llama-3.2-1b", 256),
+        ("gpt-oss-20b", 256),         // 4 of 32
+        ("qwen3-30b-a3b", 512),       // 8 of 128
+        ("deepseek-v2-lite", 512),    // 6 of 64: 341 would do
+        ("qwen3-next-80b-a3b", 1024), // 10 of 512: 1638 would be too many
+    ] {
+        assert_eq!(of(name, Ask::default()), tokens, "{name}");
+        assert_eq!(of(name, Ask::default().context(Some(100))), 100, "{name}: no more than the context");
+        assert_eq!(of(name, Ask { micro_batch: Some(64), ..Ask::default() }), 64, "{name}: as asked for");
+    }
+}
+
+#[test]
 fn what_fits_is_found() {
     let plan = plan("llama-3.1-8b", FileType::Q4_K_M, Ask::default());
     let (half, whole) = (Memory::of_size(8 << 30), Memory::of_size(64 << 30));
