@@ -135,7 +135,8 @@ pub(super) fn order(line: &str) -> Order<'_> {
         "/context" => Order::Context,
         "/stats" => Order::Stats,
         "/help" => Order::Help,
-        "/exit" => Order::Exit,
+        // The last two as in other programs.
+        "/exit" | "/quit" | "/bye" => Order::Exit,
         unknown => Order::Unknown(unknown),
     }
 }
@@ -243,6 +244,8 @@ mod tests {
             ("/export md out of it.md", Order::Export(Some("md out of it.md"))),
             ("/set top-k 5", Order::Set(Some("top-k 5"))),
             ("/exi now", Order::Unknown("/exi")),
+            ("/quit", Order::Exit),
+            ("/bye", Order::Exit),
         ];
         for (line, want) in cases {
             assert_eq!(order(line), want, "{line:?}");
