@@ -141,6 +141,16 @@ pub trait LayerState: Send + Sized + 'static {
         let _ = (len, end);
         self.rewind() == Rewind::Free
     }
+    /// Has the next step, which goes on past these lengths, keep what it is at each; what was kept before is let go. Whether it can.
+    fn keep(&mut self, lengths: &[usize]) -> bool {
+        let _ = lengths;
+        false
+    }
+    /// What a step kept of it at this length, to be had once.
+    fn kept(&mut self, len: usize) -> Option<Self> {
+        let _ = len;
+        None
+    }
     /// Whether and how it can be written down as bytes.
     fn saved(&self) -> Saved {
         Saved::Never
@@ -200,6 +210,8 @@ trait Erased: Send {
     fn truncate(&mut self, len: usize) -> Result<()>;
     fn checkpoint(&self, len: usize) -> Result<Checkpoint>;
     fn holds(&self, len: usize, end: usize) -> bool;
+    fn keep(&mut self, lengths: &[usize]) -> bool;
+    fn kept(&mut self, len: usize) -> Option<Checkpoint>;
     fn saved(&self) -> Saved;
     fn part_bytes(&self, part: &Part) -> usize;
     fn save(&self, part: &Part, from: Option<&Checkpoint>, out: &mut Vec<u8>);
@@ -290,6 +302,17 @@ impl Cache {
     /// Whether it could still be cut back to `len` positions once it has grown to `end`.
     pub fn holds(&self, len: usize, end: usize) -> bool {
         self.0.holds(len, end)
+    }
+
+    /// Has the next step, which goes on past these lengths, keep what states are there that can only be copied. Whether all of them can,
+    /// on their back ends and with the memory there is.
+    pub fn keep(&mut self, lengths: &[usize]) -> bool {
+        self.0.keep(lengths)
+    }
+
+    /// The checkpoint of a length within the last step that it was told to [`keep`](Cache::keep), to be had once.
+    pub fn kept(&mut self, len: usize) -> Option<Checkpoint> {
+        self.0.kept(len)
     }
 
     /// Whether and how it can be written down as bytes: its parts by position need [`Part::Whole`] beside them where a state is

@@ -127,7 +127,8 @@ impl Session {
             session.recall();
             session.mark_the_end();
             while session.cache.len() < session.tokens.len() {
-                session.step(session.micro_batch().min(session.to_next_mark()), Logits::Skip)?;
+                let most = session.to_next_mark(session.micro_batch());
+                session.step(most, Logits::Skip)?;
             }
             Ok(())
         })?;
@@ -208,6 +209,7 @@ impl Session {
             }
         }
         if done.is_ok() {
+            self.take_kept(start);
             self.known.paced(end - start, begun.elapsed());
         }
         done

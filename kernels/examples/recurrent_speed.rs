@@ -38,7 +38,7 @@ fn main() {
                 let seconds = best(|| {
                     for _ in 0..if tokens == 1 { 32 } else { 1 } {
                         next = (next + 1) % states.len();
-                        let lanes = &mut [Lane { state: &mut states[next], tokens }];
+                        let lanes = &mut [Lane::new(&mut states[next], tokens)];
                         match delta {
                             true => recurrent::delta(cpu, &shape, inputs, &factors, &factors, lanes, &mut out),
                             false => recurrent::scan(cpu, &shape, inputs, &factors, &factors, &factors[..heads], lanes, &mut out),
@@ -55,7 +55,7 @@ fn main() {
             let Ok(mut state) = State::new(size) else { return };
             let (weight, mut x) = (vec![0.1; 4 * channels], vec![0.1; tokens * channels]);
             let conv = Conv { weight: &weight, bias: None, activation: Activation::Silu, first: 0, channels };
-            let seconds = best(|| recurrent::conv(cpu, &conv, &mut x, &mut [Lane { state: &mut state, tokens }]));
+            let seconds = best(|| recurrent::conv(cpu, &conv, &mut x, &mut [Lane::new(&mut state, tokens)]));
             println!(
                 "{level}: conv of {channels}, {tokens} tokens: {:.2} ns a token and channel",
                 seconds * 1e9 / (tokens * channels) as f64

@@ -25,7 +25,7 @@ fn rows(x: &[f32], width: usize, a: usize, first: (usize, usize), second: (usize
 
 fn lanes<'a>(states: &'a mut [State; 2], tokens: (usize, usize)) -> Vec<Lane<'a>> {
     let counts = [tokens.0, tokens.1];
-    states.iter_mut().zip(counts).filter(|(_, n)| *n > 0).map(|(state, tokens)| Lane { state, tokens }).collect()
+    states.iter_mut().zip(counts).filter(|(_, n)| *n > 0).map(|(state, tokens)| Lane::new(state, tokens)).collect()
 }
 
 #[test]
@@ -149,6 +149,67 @@ fn sequences(shape: &Shape, rule: Rule, a: usize, b: usize, steps: &[(usize, usi
         first.clear_memory();
         copy.clear_memory();
         assert_eq!(first.bytes(), copy.bytes());
+    });
+}
+
+/// What a state was on the way is what it is after a step that ends there.
+#[test]
+fn marks() {
+    let shape = Shape { key_heads: 2, heads: 6, keys: 7, values: 40, order: KeyHeads::Grouped };
+    let Shape { key_heads, heads, keys, values, .. } = shape;
+    let size = StateSize { channels: 1100, past: 3, heads, keys, values };
+    let widths = [key_heads * keys, key_heads * keys, heads * values, heads, heads, size.channels];
+    let (first, second) = (9, 4);
+    let inputs: [Vec<f32>; 6] = std::array::from_fn(|i| numbers((first + second) * widths[i], 5 + i as u64, 0.7));
+    let decay: Vec<f32> = inputs[4].iter().map(|x| x.abs()).collect();
+    let (skip, weight) = (numbers(heads, 11, 1.0), numbers(4 * size.channels, 12, 1.0));
+    let saved = |state: &State| {
+        let mut bytes = Vec::new();
+        state.save(&mut bytes);
+        bytes
+    };
+    // Tokens `done` to `until` of both sequences; what comes out.
+    let step = |cpu: hob_kernels::Cpu<'_>, rule, done: (usize, usize), until: (usize, usize), lanes: &mut [Lane<'_>]| {
+        let tokens = (until.0 - done.0, until.1 - done.1);
+        let part = |x: &[f32], i: usize| rows(x, widths[i], first, (done.0, tokens.0), (done.1, tokens.1));
+        let [q, k, v, factors, decay, mut x] = std::array::from_fn(|i| part(if i == 4 { &decay } else { &inputs[i] }, i));
+        let conv = Conv { weight: &weight, bias: None, activation: Activation::Silu, first: 0, channels: size.channels };
+        recurrent::conv(cpu, &conv, &mut x, lanes);
+        let (mut out, inputs) = (vec![9.0; v.len()], Inputs { q: &q, k: &k, v: &v });
+        match rule {
+            Rule::Scan => recurrent::scan(cpu, &shape, inputs, &factors, &decay, &skip, lanes, &mut out),
+            Rule::Delta | Rule::DeltaByKey => recurrent::delta(cpu, &shape, inputs, &decay, &factors, lanes, &mut out),
+        }
+        [x, out]
+    };
+    everywhere(|cpu| {
+        for rule in [Rule::Scan, Rule::Delta] {
+            let new = || State::new(size).unwrap();
+            // With an end at each place, after 1 and 6 tokens of the first sequence and 3 of the second.
+            let mut apart = [new(), new()];
+            let mut expected = Vec::new();
+            let mut done = (0, 0);
+            for until in [(1, 3), (6, 3), (9, 4)] {
+                step(cpu, rule, done, until, &mut lanes(&mut apart, (until.0 - done.0, until.1 - done.1)));
+                expected.push([saved(&apart[0]), saved(&apart[1])]);
+                done = until;
+            }
+            // At once.
+            let ([mut one, mut other], mut marks) = ([new(), new()], [new(), new(), new()]);
+            let plain = step(cpu, rule, (0, 0), (first, second), &mut lanes(&mut [new(), new()], (first, second)));
+            let [a, b, c] = &mut marks;
+            let mut together = [
+                Lane { state: &mut one, tokens: first, marks: vec![(1, a), (6, b)] },
+                Lane { state: &mut other, tokens: second, marks: vec![(3, c)] },
+            ];
+            let found = step(cpu, rule, (0, 0), (first, second), &mut together);
+            for (found, plain) in found.iter().zip(&plain) {
+                equal(found, plain, &format!("{rule:?} with marks {}", cpu.level));
+            }
+            assert_eq!([saved(&one), saved(&other)], expected[2], "{rule:?} {}", cpu.level);
+            assert_eq!([saved(&marks[0]), saved(&marks[2])], expected[0], "{rule:?} {}", cpu.level);
+            assert_eq!(saved(&marks[1]), expected[1][0], "{rule:?} {}", cpu.level);
+        }
     });
 }
 

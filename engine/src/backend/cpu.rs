@@ -19,7 +19,7 @@ use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Matrix};
 use hob_kernels::ops::{self, Activation, Router, Xielu};
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
-pub use state::State;
+pub use state::{Recurrent, State};
 use step::Angles;
 pub use step::{Step, Tensor};
 
@@ -63,11 +63,13 @@ fn lanes<'a>(
 ) -> Vec<recurrent::Lane<'a>> {
     let mut states: Vec<_> = sequences.iter_mut().map(|s| Some(&mut s.states[slot])).collect();
     let lane = |run: &Run| {
-        let state = states.get_mut(run.sequence).and_then(Option::take)?.recurrent();
+        let Recurrent { now, marks } = states.get_mut(run.sequence).and_then(Option::take)?.recurrent();
         if run.position == 0 {
-            clear(state);
+            clear(now);
         }
-        Some(recurrent::Lane { state, tokens: run.tokens })
+        let within = |len: &usize| run.position < *len && *len < run.position + run.tokens;
+        let marks = marks.iter_mut().filter(|(len, _)| within(len)).map(|(len, state)| (*len - run.position, state));
+        Some(recurrent::Lane { state: now, tokens: run.tokens, marks: marks.collect() })
     };
     runs.iter().filter_map(lane).collect()
 }

@@ -14,6 +14,11 @@ impl Pair {
     fn both(&self) -> [&dyn Erased; 2] {
         [&*self.lower.0, &*self.upper.0]
     }
+
+    fn checkpoint_of(lower: Checkpoint, upper: Checkpoint) -> Checkpoint {
+        let (len, bytes) = (lower.len, lower.bytes + upper.bytes);
+        Checkpoint { len, cuts: 0, copies: Some(Box::new((lower, upper))), bytes }
+    }
 }
 
 impl Erased for Pair {
@@ -57,13 +62,24 @@ impl Erased for Pair {
 
     fn checkpoint(&self, len: usize) -> Result<Checkpoint> {
         self.sound()?;
-        let (lower, upper) = (self.lower.0.checkpoint(len)?, self.upper.0.checkpoint(len)?);
-        let bytes = lower.bytes + upper.bytes;
-        Ok(Checkpoint { len, cuts: 0, copies: Some(Box::new((lower, upper))), bytes })
+        Ok(Pair::checkpoint_of(self.lower.0.checkpoint(len)?, self.upper.0.checkpoint(len)?))
     }
 
     fn holds(&self, len: usize, end: usize) -> bool {
         self.lower.holds(len, end) && self.upper.holds(len, end)
+    }
+
+    fn keep(&mut self, lengths: &[usize]) -> bool {
+        let able = self.lower.keep(lengths) && self.upper.keep(lengths);
+        if !able {
+            self.lower.keep(&[]);
+        }
+        able
+    }
+
+    fn kept(&mut self, len: usize) -> Option<Checkpoint> {
+        self.sound().ok()?;
+        Some(Pair::checkpoint_of(self.lower.kept(len)?, self.upper.kept(len)?))
     }
 
     // One half is on a device, from which nothing is saved.

@@ -37,6 +37,7 @@ impl<S: LayerState> Sequence<S> {
     /// Takes note that a step was broken off, whichever layers it had reached.
     pub(crate) fn broken_off(&mut self) {
         self.lost = self.only_copies();
+        self.states.iter_mut().for_each(|s| _ = s.keep(&[]));
     }
 
     fn only_copies(&self) -> bool {
@@ -66,6 +67,13 @@ impl<S: LayerState> Sequence<S> {
             Rewind::CopyOnly => self.len,
         });
         shortest.max().unwrap_or(0)
+    }
+
+    /// A checkpoint with these copies of states that may not be rewound so far.
+    fn checkpoint_of(&self, len: usize, copies: Vec<Option<S>>) -> Checkpoint {
+        let bytes = copies.iter().flatten().map(LayerState::bytes).sum();
+        let copies = copies.iter().any(Option::is_some).then(|| Box::new(copies) as Box<dyn Any + Send>);
+        Checkpoint { len, cuts: self.cuts.len(), copies, bytes }
     }
 
     fn copy_states(&self, len: usize, which: impl Fn(Rewind) -> bool) -> Result<Vec<Option<S>>> {
@@ -132,10 +140,27 @@ impl<S: LayerState> Erased for Sequence<S> {
                 Fault::at("cache").expected(format!("a length that it can be cut back to, up to {}", self.len)).found(len),
             ));
         }
-        let copies = self.copy_states(len, |r| r != Rewind::Free)?;
-        let bytes = copies.iter().flatten().map(LayerState::bytes).sum();
-        let copies = copies.iter().any(Option::is_some).then(|| Box::new(copies) as Box<dyn Any + Send>);
-        Ok(Checkpoint { len, cuts: self.cuts.len(), copies, bytes })
+        Ok(self.checkpoint_of(len, self.copy_states(len, |r| r != Rewind::Free)?))
+    }
+
+    fn keep(&mut self, lengths: &[usize]) -> bool {
+        let able = self.states.iter_mut().all(|s| s.rewind() != Rewind::CopyOnly || s.keep(lengths));
+        if !able {
+            self.states.iter_mut().for_each(|s| _ = s.keep(&[]));
+        }
+        able
+    }
+
+    fn kept(&mut self, len: usize) -> Option<Checkpoint> {
+        self.sound().ok()?;
+        let copy = |s: &mut S| match s.rewind() {
+            Rewind::Free => Some(None),
+            Rewind::Since(least) if least <= len => s.copy(len).ok().map(Some),
+            Rewind::Since(_) => None,
+            Rewind::CopyOnly => s.kept(len).map(Some),
+        };
+        let copies = self.states.iter_mut().map(copy).collect::<Option<_>>()?;
+        Some(self.checkpoint_of(len, copies))
     }
 
     fn holds(&self, len: usize, end: usize) -> bool {

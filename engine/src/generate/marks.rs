@@ -3,7 +3,8 @@
 //! A cache of full attention can be cut back anywhere. One with windows or recurrent states can be cut back a little or not at all: there
 //! checkpoints are taken where a later prompt is likely to part from this one ([`Session::expect_cuts`]; a chat knows: where the user's
 //! message begins, and where the reply does, before it thinks). A mark costs nothing as long as the cache could be cut back to it; the
-//! copy is taken before the step that would make it lose that.
+//! copy is taken before the step that would make it lose that, or by the step itself as it passes the place: a step that ended there would
+//! have its experts' weights read once more for what is left.
 
 use super::Session;
 use crate::cache::Checkpoint;
@@ -14,6 +15,8 @@ use crate::tokenizer::Token;
 const MARKS: usize = 8;
 /// Of these so many are kept whatever room they take: those where the last message and the reply to it begin.
 const ALWAYS: usize = 2;
+/// How many are taken within a step: each takes room beside the cache.
+const AT_ONCE: usize = 2;
 /// How far before the end of what is fed one is taken if nobody says where: a template words the end of a prompt anew once there is a
 /// reply.
 const TAIL: usize = 32;
@@ -147,11 +150,37 @@ impl Session {
         }
     }
 
-    /// Tokens after which the cache is to be marked: where it can only be copied, a step ends there.
-    pub(super) fn to_next_mark(&self) -> usize {
+    /// How many tokens the next step takes, at most `most`. What can only be copied is kept on the way, at a few places; where it
+    /// cannot be, the step ends at the first.
+    pub(super) fn to_next_mark(&mut self, most: usize) -> usize {
         let len = self.cache.len();
-        let next = self.marks.wanted.iter().find(|wanted| **wanted > len).filter(|_| self.cache.only_copies());
-        next.map_or(usize::MAX, |wanted| wanted - len)
+        let end = self.tokens.len().min(len + most);
+        if !self.cache.only_copies() {
+            return most;
+        }
+        let mut places = self.marks.wanted.iter().copied().filter(|place| len < *place && *place < end);
+        let some: Vec<usize> = places.by_ref().take(AT_ONCE).collect();
+        let beyond = places.next();
+        match some.first() {
+            None => most,
+            Some(_) if self.cache.keep(&some) => beyond.map_or(most, |place| place - len),
+            Some(first) => first - len,
+        }
+    }
+
+    /// Takes the checkpoints that the last step, from `start` on, has kept on its way.
+    pub(super) fn take_kept(&mut self, start: usize) {
+        let end = self.cache.len();
+        if end <= start + 1 || !self.cache.only_copies() {
+            return;
+        }
+        let room = self.cache.bytes();
+        for place in std::mem::take(&mut self.marks.wanted) {
+            match if start < place && place < end { self.cache.kept(place) } else { None } {
+                Some(mark) => self.marks.add(mark, room),
+                None => self.marks.wanted.push(place),
+            }
+        }
     }
 
     /// Takes the checkpoints that a step to `end` would make impossible. Where there is no room for one, there is none.

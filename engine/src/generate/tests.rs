@@ -108,8 +108,8 @@ fn a_recurrent_cache_goes_back_to_a_mark() {
     let (model, asked) = recurrent_model(&options, ANSWER, Duration::ZERO);
     let mut session = model.session().unwrap();
     session.feed(&[1; 100]).unwrap();
-    // The mark is 32 tokens before the end.
-    assert_eq!(steps(&asked), [(0, 64), (64, 4), (68, 32)]);
+    // The mark is 32 tokens before the end, and no step ends for it.
+    assert_eq!(steps(&asked), [(0, 64), (64, 36)]);
     session.truncate(90).unwrap();
     assert_eq!((session.len(), session.computed()), (90, 68));
     session.feed(&[2; 3]).unwrap();
@@ -134,6 +134,16 @@ fn a_recurrent_cache_goes_back_to_a_mark() {
         session.truncate(cut).unwrap();
         assert_eq!(session.computed(), computed);
     }
+    // Two marks are taken within a step; it ends at a third. There is room for the last two.
+    session.clear().unwrap();
+    steps(&asked);
+    session.expect_cuts([10, 20, 30, 45]);
+    session.feed(&[1; 50]).unwrap();
+    assert_eq!(steps(&asked), [(0, 30), (30, 20)]);
+    for (cut, computed) in [(46, 45), (40, 30), (29, 0)] {
+        session.truncate(cut).unwrap();
+        assert_eq!(session.computed(), computed);
+    }
 }
 
 #[test]
@@ -148,7 +158,7 @@ fn a_recurrent_cache_survives_a_cancel_by_its_mark() {
     assert_eq!((session.len(), session.computed()), (40, 8));
     steps(&asked);
     session.feed(&[2; 3]).unwrap();
-    assert_eq!(steps(&asked), [(8, 3), (11, 32)]);
+    assert_eq!(steps(&asked), [(8, 35)]);
     assert_eq!(session.len(), 43);
 }
 

@@ -295,7 +295,6 @@ pub(super) fn recurrences(cpu: Cpu<'_>) -> Option<f64> {
     let (q, v) = (vec![0.1; tokens * 16 * 128], vec![0.1; tokens * 32 * 128]);
     let (factors, mut out) = (vec![0.5; tokens * 32], vec![0.0; tokens * 32 * 128]);
     let inputs = Inputs { q: &q, k: &q, v: &v };
-    let seconds =
-        typical(|| recurrent::delta(cpu, &shape, inputs, &factors, &factors, &mut [Lane { state: &mut state, tokens }], &mut out));
+    let seconds = typical(|| recurrent::delta(cpu, &shape, inputs, &factors, &factors, &mut [Lane::new(&mut state, tokens)], &mut out));
     Some(seconds / (tokens * 32 * 128 * 128) as f64)
 }

@@ -5,7 +5,7 @@
 //! taps   w₀  w₁  w₂   w₃
 //! ```
 
-use super::{Lane, starts};
+use super::{Lane, State, starts};
 use crate::Cpu;
 use crate::isa::{Isa, Op, vectorize};
 use crate::ops::{Activation, DEAR, math};
@@ -30,6 +30,14 @@ pub struct Conv<'a> {
     pub channels: usize,
 }
 
+impl Conv<'_> {
+    /// Its own inputs among those that `state` remembers, in strips of so many channels.
+    fn past<'s>(&self, state: &'s mut State, past: usize, strip: usize) -> Disjoint<'s, f32> {
+        assert!(state.size.past == past && self.first + self.channels <= state.size.channels, "states of different shapes");
+        Disjoint::new(&mut state.past[self.first * past..][..self.channels * past], self.channels, strip)
+    }
+}
+
 /// Convolves x `[tokens, channels]` in place, the lanes' tokens one after the other.
 ///
 /// # Panics
@@ -48,28 +56,37 @@ pub fn conv(cpu: Cpu<'_>, conv: &Conv<'_>, x: &mut [f32], lanes: &mut [Lane<'_>]
         .iter_mut()
         .zip(starts)
         .map(|(lane, start)| {
-            assert!(lane.state.size.past == past && conv.first + channels <= lane.state.size.channels, "states of different shapes");
-            let past = &mut lane.state.past[conv.first * past..][..channels * past];
-            (start..start + lane.tokens, Disjoint::new(past, channels, strip))
+            let marks: Vec<_> = lane.marks.iter_mut().map(|(after, kept)| (start + *after, conv.past(kept, past, strip))).collect();
+            (start..start + lane.tokens, conv.past(lane.state, past, strip), marks)
         })
         .collect();
     cpu.parallel(lanes.len() * rows.panels(), &|i| {
-        let (strip_index, (tokens, past)) = (i % rows.panels(), &lanes[i / rows.panels()]);
-        let x = rows.take(tokens.clone(), strip_index);
-        let past = past.take(0..past.rows(), strip_index);
-        vectorize(cpu.level, Strip { conv, x, past, at: strip_index * strip });
+        let (strip_index, (tokens, past, marks)) = (i % rows.panels(), &lanes[i / rows.panels()]);
+        let mut past = past.take(0..past.rows(), strip_index);
+        let walk = |tokens: Range<usize>, past: &mut Tile<'_, f32>| {
+            let x = rows.take(tokens, strip_index);
+            vectorize(cpu.level, Strip { conv, x, past, at: strip_index * strip });
+        };
+        let mut from = tokens.start;
+        for (mark, kept) in marks {
+            walk(from..*mark, &mut past);
+            let mut kept = kept.take(0..kept.rows(), strip_index);
+            (0..past.rows()).for_each(|i| kept.row(i).copy_from_slice(past.row(i)));
+            from = *mark;
+        }
+        walk(from..tokens.end, &mut past);
     });
 }
 
 /// Some neighbouring channels of one lane.
-struct Strip<'a> {
+struct Strip<'a, 'p> {
     conv: &'a Conv<'a>,
     x: Tile<'a, f32>,
-    past: Tile<'a, f32>,
+    past: &'a mut Tile<'p, f32>,
     at: usize,
 }
 
-impl Op for Strip<'_> {
+impl Op for Strip<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -82,7 +99,7 @@ impl Op for Strip<'_> {
     }
 }
 
-impl Strip<'_> {
+impl Strip<'_, '_> {
     #[inline(always)]
     fn tap<I: Isa>(&self, isa: I, i: usize, channels: Range<usize>) -> I::F {
         isa.load_some(&self.conv.weight[i * self.conv.channels..][channels])

@@ -4,6 +4,7 @@ use super::{Inputs, Lane, PANEL, Shape, starts};
 use crate::Cpu;
 use crate::isa::{Isa, Op, vectorize};
 use crate::pool::{Disjoint, Tile};
+use std::ops::Range;
 
 /// Mamba-2's scan of the lanes' tokens, one lane after the other: `S = decay·S + k ⊗ (dt·v)`, `out = qᵀS + skip·v`; dt and
 /// decay `[tokens, heads]`, skip `[heads]`, out `[tokens, heads, values]`.
@@ -65,18 +66,32 @@ fn run(cpu: Cpu<'_>, shape: &Shape, inputs: Inputs<'_>, decay: &[f32], rule: Rul
         .map(|(lane, start)| {
             let size = lane.state.size;
             assert!((size.heads, size.keys, size.values) == (heads, keys, values), "{size:?} for {shape:?}");
-            (start, lane.tokens, Disjoint::new(&mut lane.state.memory, matrix, matrix))
+            let marks = lane.marks.iter_mut().map(|(after, kept)| {
+                assert!(kept.size == size, "{:?} for a mark of {size:?}", kept.size);
+                (start + *after, Disjoint::new(&mut kept.memory, matrix, matrix))
+            });
+            let marks: Vec<_> = marks.collect();
+            (start..start + lane.tokens, Disjoint::new(&mut lane.state.memory, matrix, matrix), marks)
         })
         .collect();
     cpu.parallel(lanes.len() * heads, &|i| {
-        let (head, (start, tokens, memory)) = (i % heads, &lanes[i / heads]);
+        let (head, (tokens, memory, marks)) = (i % heads, &lanes[i / heads]);
         let mut memory = memory.take(head..head + 1, 0);
-        let out = outs.take(*start..start + tokens, head);
-        let (start, memory) = (*start, memory.row(0));
-        match fading {
-            1 => vectorize(cpu.level, Head { shape, inputs, fades: ByHead(decay), rule, head, start, memory, out }),
-            _ => vectorize(cpu.level, Head { shape, inputs, fades: ByKey(decay), rule, head, start, memory, out }),
+        let memory = memory.row(0);
+        let walk = |tokens: Range<usize>, memory: &mut [f32]| {
+            let (start, out) = (tokens.start, outs.take(tokens, head));
+            match fading {
+                1 => vectorize(cpu.level, Head { shape, inputs, fades: ByHead(decay), rule, head, start, memory, out }),
+                _ => vectorize(cpu.level, Head { shape, inputs, fades: ByKey(decay), rule, head, start, memory, out }),
+            }
+        };
+        let mut from = tokens.start;
+        for (mark, kept) in marks {
+            walk(from..*mark, memory);
+            kept.take(head..head + 1, 0).row(0).copy_from_slice(memory);
+            from = *mark;
         }
+        walk(from..tokens.end, memory);
     });
 }
 

@@ -174,6 +174,15 @@ pub struct Lane<'a> {
     pub state: &'a mut State,
     /// Number of tokens.
     pub tokens: usize,
+    /// After how many of them, ascending, a state is to be what `state` is by then.
+    pub marks: Vec<(usize, &'a mut State)>,
+}
+
+impl<'a> Lane<'a> {
+    /// So many tokens without a mark among them.
+    pub fn new(state: &'a mut State, tokens: usize) -> Lane<'a> {
+        Lane { state, tokens, marks: Vec::new() }
+    }
 }
 
 /// Where each lane's tokens begin, and how many there are in all.

@@ -27,7 +27,20 @@ pub enum State {
         entries: Vec<Entries>,
     },
     /// A state that every token changes.
-    Recurrent(recurrent::State),
+    Recurrent(Recurrent),
+}
+
+/// A state that every token changes.
+pub struct Recurrent {
+    pub(super) now: recurrent::State,
+    /// What the step under way leaves of it at lengths within it, ascending.
+    pub(super) marks: Vec<(usize, recurrent::State)>,
+}
+
+impl From<recurrent::State> for State {
+    fn from(now: recurrent::State) -> State {
+        State::Recurrent(Recurrent { now, marks: Vec::new() })
+    }
 }
 
 impl State {
@@ -46,7 +59,7 @@ impl State {
             StateSpec::Recurrent(size) => {
                 let memory = size.heads as u64 * size.keys as u64 * size.values as u64;
                 let bytes = 4 * (memory + size.channels as u64 * size.past as u64);
-                recurrent::State::new(size).map(State::Recurrent).map_err(|_| no_room(bytes))
+                recurrent::State::new(size).map(State::from).map_err(|_| no_room(bytes))
             }
             StateSpec::Latent { key_dim, value_dim, kind, window, batch } => {
                 let keep = window.reach().map_or(capacity, |reach| reach.saturating_add(batch).min(capacity));
@@ -65,7 +78,7 @@ impl State {
         }
     }
 
-    pub(super) fn recurrent(&mut self) -> &mut recurrent::State {
+    pub(super) fn recurrent(&mut self) -> &mut Recurrent {
         match self {
             State::Recurrent(state) => state,
             State::KeyValue { .. } | State::Compressed { .. } => unreachable!("the slot of a recurrent layer holds keys and values"),
@@ -110,7 +123,7 @@ impl LayerState for State {
                 let entries = entries.iter().map(|e| e.copy(len)).collect::<Result<_>>()?;
                 store.copy(len).map(|store| State::Compressed { store, window: *window, entries })
             }
-            State::Recurrent(state) => state.copy().map(State::Recurrent),
+            State::Recurrent(state) => state.now.copy().map(State::from),
         };
         copy.map_err(|_| no_room(self.bytes()))
     }
@@ -119,7 +132,7 @@ impl LayerState for State {
         match self {
             State::KeyValue { store, .. } => store.bytes() as u64,
             State::Compressed { store, entries, .. } => store.bytes() as u64 + entries.iter().map(Entries::bytes).sum::<u64>(),
-            State::Recurrent(state) => state.bytes() as u64,
+            State::Recurrent(state) => state.now.bytes() as u64,
         }
     }
 
@@ -130,6 +143,20 @@ impl LayerState for State {
             State::Compressed { store, window, entries } => of(store, *window) && entries.iter().all(|e| e.shortest_at(end) <= len),
             State::Recurrent(_) => false,
         }
+    }
+
+    fn keep(&mut self, lengths: &[usize]) -> bool {
+        let State::Recurrent(Recurrent { now, marks }) = self else { return false };
+        let room: Result<Vec<_>, _> = lengths.iter().map(|len| now.copy().map(|state| (*len, state))).collect();
+        let able = room.is_ok();
+        *marks = room.unwrap_or_default();
+        able
+    }
+
+    fn kept(&mut self, len: usize) -> Option<State> {
+        let State::Recurrent(Recurrent { marks, .. }) = self else { return None };
+        let at = marks.iter().position(|(mark, _)| *mark == len)?;
+        Some(State::from(marks.remove(at).1))
     }
 
     fn saved(&self) -> Saved {
@@ -147,7 +174,7 @@ impl LayerState for State {
             (State::Compressed { store, window, entries }, Part::Whole(len)) => {
                 store.saved_bytes(&KvStore::seen(*window, *len)) + entries.iter().map(|e| e.saved_bytes(*len)).sum::<usize>()
             }
-            (State::Recurrent(state), Part::Whole(_)) => state.bytes(),
+            (State::Recurrent(state), Part::Whole(_)) => state.now.bytes(),
         }
     }
 
@@ -160,7 +187,7 @@ impl LayerState for State {
                 store.save(KvStore::seen(*window, *len), out);
                 entries.iter().for_each(|e| e.save(*len, out));
             }
-            (State::Recurrent(state), Part::Whole(_)) => state.save(out),
+            (State::Recurrent(state), Part::Whole(_)) => state.now.save(out),
         }
     }
 
@@ -179,7 +206,7 @@ impl LayerState for State {
                     bytes = rest;
                 }
             }
-            (State::Recurrent(state), Part::Whole(_)) => state.load(bytes),
+            (State::Recurrent(state), Part::Whole(_)) => state.now.load(bytes),
         }
     }
 }
