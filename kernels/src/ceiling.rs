@@ -54,7 +54,7 @@ impl Op for Read<'_> {
                 && let Some(later) = steps.get(i + PAGE)
             {
                 for line in 0..STEP / 64 {
-                    isa.prefetch(&later[64 * line]);
+                    isa.prefetch(later[64 * line..].as_ptr());
                 }
             }
             for (at, v) in step.chunks_exact(4 * I::LANES).enumerate() {

@@ -178,7 +178,7 @@ pub(super) fn fetch<I: Isa, U>(isa: I, ahead: &[U], at: usize, len: usize) {
     let mut i = 0;
     while i < len {
         if let Some(x) = ahead.get(at + i) {
-            isa.prefetch(x);
+            isa.prefetch(std::ptr::from_ref(x).cast());
         }
         i += line;
     }

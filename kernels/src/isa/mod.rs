@@ -163,9 +163,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
         let n = out.len().min(Self::LANES);
         out[..n].copy_from_slice(&whole[..n]);
     }
-    /// Asks for the cache line of `x`, which will be read soon.
+    /// Asks for the cache line at `p`, which will be wanted soon; any address will do.
     #[inline(always)]
-    fn prefetch<T>(self, _x: &T) {}
+    fn prefetch(self, _p: *const u8) {}
     /// `LANES` halves, widened (exact).
     fn load_f16(self, x: &[u16]) -> Self::F;
     /// Rounds to halves, to nearest, ties to even.

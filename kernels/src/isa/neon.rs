@@ -146,8 +146,8 @@ impl<D: Dot> Isa for Neon<D> {
         unsafe { vst1q_f32(out.as_mut_ptr(), v) }
     }
     #[inline(always)]
-    fn prefetch<T>(self, x: &T) {
-        prefetch(std::ptr::from_ref(x).cast());
+    fn prefetch(self, p: *const u8) {
+        prefetch(p);
     }
     #[inline(always)]
     fn load_f16(self, x: &[u16]) -> float32x4_t {

@@ -7,6 +7,7 @@
 //! ```
 #![allow(unsafe_code)]
 
+use super::Isa;
 use std::marker::PhantomData;
 
 /// `lanes` rows of a matrix of blocks. Lengths were checked when it was made, so reading a block costs one comparison.
@@ -27,6 +28,13 @@ impl<'a> Rows<'a> {
     pub(crate) fn each(bytes: &'a [u8], row_bytes: usize, first: usize, lanes: usize, ahead: usize) -> Rows<'a> {
         let base = bytes[first * row_bytes..(first + lanes) * row_bytes].as_ptr();
         Rows { base, stride: row_bytes, row_bytes, lanes, ahead, bytes: PhantomData }
+    }
+
+    /// The `rows` rows after the first `rows` from here on, to be asked for in so many looks; in none, never.
+    #[inline(always)]
+    pub(crate) fn following(&self, rows: usize, looks: usize) -> Following {
+        let bytes = rows * self.row_bytes;
+        Following { at: self.base.wrapping_add(bytes), lines: bytes.checked_div(64 * looks).map_or(0, |lines| lines + 1) }
     }
 
     /// Row `row` in each of `lanes` lanes.
@@ -53,6 +61,22 @@ impl<'a> Rows<'a> {
         let base = unsafe { self.base.add(at) };
         let ahead = self.base.wrapping_add(self.row_bytes * self.ahead + at * self.lanes);
         Block { base, stride: self.stride, lanes: self.lanes, ahead, bytes: PhantomData }
+    }
+}
+
+/// What is read next, asked for a few lines at a time, in address order: hints, which read nothing.
+pub(crate) struct Following {
+    at: *const u8,
+    lines: usize,
+}
+
+impl Following {
+    #[inline(always)]
+    pub(crate) fn ask<I: Isa>(&mut self, isa: I) {
+        for _ in 0..self.lines {
+            isa.prefetch(self.at);
+            self.at = self.at.wrapping_add(64);
+        }
     }
 }
 

@@ -149,8 +149,8 @@ impl<D: Dot> Isa for Ymm<D> {
     }
     /// Into the second cache: the few places that the first has for lines under way are for what is read now.
     #[inline(always)]
-    fn prefetch<T>(self, x: &T) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast()) };
+    fn prefetch(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
     }
     #[inline(always)]
     fn load_f16(self, x: &[u16]) -> __m256 {

@@ -11,6 +11,9 @@
 //! register tile (R vectors of rows × C tokens) is the instruction set's. Rows that do not fill a vector are computed in
 //! one that overlaps its neighbour, and only the missing lanes are stored: a row's bits do not depend on its lane.
 //!
+//! A strip by few tokens is soon multiplied, and then memory is waited for: weights are asked for between its steps, a few lines at a
+//! time, and so are the lines that its outputs go to ([`SPARSE`]).
+//!
 //! Tried and dropped: codes of one token straight from the file to the products, without a panel (Q4_K, Q6_K, Q8_0: no
 //! faster on AVX2, and three times the time to compile); other prefetch distances, 0 to 3 strips (no difference there); tiles of
 //! 2 × 4 on AVX2 (Q4_K -4 %, Q5_0 -8 %), four tokens as two and two instead of three and one (K formats +1 %, others -5 %),
@@ -99,6 +102,13 @@ impl<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize> Outlined<
     }
 }
 
+/// Up to so many tokens memory is waited for, for weights and for outputs, unless both are asked for in time; by more, asking for
+/// them so costs more than it brings.
+const SPARSE: usize = 32;
+
+/// Lines that are asked for at a time: fewer than a core has places for lines under way.
+const UNDER_WAY: usize = 20;
+
 /// LANES rows of the weights, and which lanes are new.
 #[derive(Clone, Copy)]
 struct Strip<'a> {
@@ -154,11 +164,16 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
     // Cleared once an item: where it has few tokens, most of them are never used.
     let mut acc = [[isa.zero(); R]; T];
     let mut inputs = [0u32; T];
+    let (tall, groups) = (R * I::LANES, cols.div_ceil(256).max(1));
+    let sparse = tokens <= SPARSE;
+    // The strips after these are asked for as these are unpacked; by some tokens, which are multiplied in several steps, between those.
+    let between = sparse && tokens > 2 * C;
+    let ahead = if between { 0 } else { tall };
     let mut row = columns.start;
     while row < columns.end {
-        let mut strips = [Strip::at::<I>(&work, &columns, row, R * I::LANES); R];
+        let mut strips = [Strip::at::<I>(&work, &columns, row, ahead); R];
         for (r, strip) in strips.iter_mut().enumerate() {
-            *strip = Strip::at::<I>(&work, &columns, row + r * width, R * I::LANES);
+            *strip = Strip::at::<I>(&work, &columns, row + r * width, ahead);
         }
         for first in (0..tokens).step_by(T) {
             let count = T.min(tokens - first);
@@ -166,19 +181,32 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
             for (i, input) in inputs[..count].iter_mut().enumerate() {
                 *input = work.tokens.input(first + i) as u32;
             }
+            let parts = if between { (tall * work.weight.row_bytes / groups).div_ceil(64 * UNDER_WAY) } else { 1 };
+            let some = count.div_ceil(parts).next_multiple_of(C);
+            let mut next = strips[0].rows.following(tall, if between { groups * count.div_ceil(some) } else { 0 });
             for group in 0..cols.div_ceil(256) {
+                if sparse {
+                    for token in (group..count).step_by(groups) {
+                        let out = work.tile.row(first + token)[strips[0].column..].as_ptr();
+                        isa.prefetch(out.cast());
+                        isa.prefetch(out.wrapping_add(tall - 1).cast());
+                    }
+                }
                 for (strip, panel) in strips.iter().zip(&mut panels) {
                     Q::unpack(isa, work.weight.format, &strip.rows, group, cols - group * 256, panel);
                 }
                 let acts = Q::acts(work.inputs, group);
-                isa.outline(Group::<I, Q::Like, R, C> {
-                    panels: &panels,
-                    acts,
-                    inputs: &inputs[..count],
-                    cols: cols - group * 256,
-                    widened: &mut widened,
-                    acc: &mut acc,
-                });
+                for (inputs, acc) in inputs[..count].chunks(some).zip(acc.chunks_mut(some)) {
+                    next.ask(isa);
+                    isa.outline(Group::<I, Q::Like, R, C> {
+                        panels: &panels,
+                        acts,
+                        inputs,
+                        cols: cols - group * 256,
+                        widened: &mut widened,
+                        acc,
+                    });
+                }
             }
             for (i, acc) in acc[..count].iter().enumerate() {
                 let out = work.tile.row(first + i);
