@@ -127,7 +127,7 @@ impl Session {
             session.recall();
             session.mark_the_end();
             while session.cache.len() < session.tokens.len() {
-                let most = session.to_next_mark(session.micro_batch());
+                let most = session.next_step(session.micro_batch());
                 session.step(most, Logits::Skip)?;
             }
             Ok(())

@@ -152,7 +152,7 @@ impl Session {
 
     /// How many tokens the next step takes, at most `most`. What can only be copied is kept on the way, at a few places; where it
     /// cannot be, the step ends at the first.
-    pub(super) fn to_next_mark(&mut self, most: usize) -> usize {
+    pub(super) fn next_step(&mut self, most: usize) -> usize {
         let len = self.cache.len();
         let end = self.tokens.len().min(len + most);
         if !self.cache.only_copies() {
