@@ -181,7 +181,7 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
             for (i, input) in inputs[..count].iter_mut().enumerate() {
                 *input = work.tokens.input(first + i) as u32;
             }
-            let parts = if between { (tall * work.weight.row_bytes / groups).div_ceil(64 * UNDER_WAY) } else { 1 };
+            let parts = if between { (tall * work.weight.row_bytes / groups).div_ceil(64 * UNDER_WAY).max(1) } else { 1 };
             let some = count.div_ceil(parts).next_multiple_of(C);
             let mut next = strips[0].rows.following(tall, if between { groups * count.div_ceil(some) } else { 0 });
             for group in 0..cols.div_ceil(256) {
