@@ -1,7 +1,7 @@
 //! Causal convolution over a few positions, each channel by itself.
 //!
 //! ```text
-//! past  x₋₃ x₋₂ x₋₁ | x₀ x₁ x₂ …        a vector of channels keeps its last inputs in registers and walks down the tokens
+//! past  x₋₃ x₋₂ x₋₁ | x₀ x₁ x₂ …        some channels keep their last inputs at hand and walk down the tokens
 //! taps   w₀  w₁  w₂   w₃
 //! ```
 
@@ -99,46 +99,54 @@ impl Op for Strip<'_, '_> {
     }
 }
 
+/// Channels that walk down the tokens together: whole cache lines, as tokens lie far apart.
+const TOGETHER: usize = 64;
+
+/// Tokens ahead of this one are those whose lines are asked for.
+const AHEAD: usize = 4;
+
 impl Strip<'_, '_> {
     #[inline(always)]
-    fn tap<I: Isa>(&self, isa: I, i: usize, channels: Range<usize>) -> I::F {
-        isa.load_some(&self.conv.weight[i * self.conv.channels..][channels])
-    }
-
-    #[inline(always)]
     fn walk<I: Isa, const PAST: usize>(mut self, isa: I) {
-        let width = self.x.width();
-        let mut from = 0;
-        while from < width {
-            let channel = self.at + from..self.at + width;
-            let now = self.tap(isa, PAST, channel.clone());
-            let bias = match self.conv.bias {
-                Some(bias) => isa.load_some(&bias[channel.clone()]),
-                None => isa.zero(),
-            };
-            let (mut taps, mut past) = ([isa.zero(); PAST], [isa.zero(); PAST]);
+        let (width, conv) = (self.x.width(), self.conv);
+        for from in (0..width).step_by(TOGETHER) {
+            let count = TOGETHER.min(width - from);
+            let channel = self.at + from;
+            let (mut taps, mut bias, mut past) = ([[0f32; TOGETHER]; MOST_TAPS], [0f32; TOGETHER], [[0f32; TOGETHER]; PAST]);
+            for i in 0..=PAST {
+                taps[i][..count].copy_from_slice(&conv.weight[i * conv.channels + channel..][..count]);
+            }
+            if let Some(from) = conv.bias {
+                bias[..count].copy_from_slice(&from[channel..][..count]);
+            }
             for i in 0..PAST {
-                taps[i] = self.tap(isa, i, channel.clone());
-                past[i] = isa.load_some(&self.past.row(i)[from..]);
+                past[i][..count].copy_from_slice(&self.past.row(i)[from..][..count]);
             }
             for t in 0..self.x.rows() {
-                let row = &mut self.x.row(t)[from..];
-                let (x, mut sum) = (isa.load_some(row), bias);
-                for i in 0..PAST {
-                    sum = isa.fma(taps[i], past[i], sum);
+                let next = self.x.row((t + AHEAD).min(self.x.rows() - 1))[from..].as_ptr();
+                for line in 0..TOGETHER / 16 {
+                    isa.prefetch(next.wrapping_add(line * 16).cast());
                 }
-                sum = isa.fma(now, x, sum);
-                for i in 1..PAST {
-                    past[i - 1] = past[i];
+                let row = &mut self.x.row(t)[from..][..count];
+                for c in (0..count).step_by(I::LANES) {
+                    let (x, mut sum) = (isa.load_some(&row[c..]), isa.load(&bias[c..]));
+                    let mut before = [isa.zero(); PAST];
+                    for i in 0..PAST {
+                        before[i] = isa.load(&past[i][c..]);
+                        sum = isa.fma(isa.load(&taps[i][c..]), before[i], sum);
+                    }
+                    sum = isa.fma(isa.load(&taps[PAST][c..]), x, sum);
+                    for i in 1..PAST {
+                        isa.store(before[i], &mut past[i - 1][c..]);
+                    }
+                    isa.store(x, &mut past[PAST - 1][c..]);
+                    let y = if conv.activation == Activation::Silu { math::times_sigmoid(isa, sum, sum) } else { sum };
+                    isa.store_some(y, &mut row[c..]);
                 }
-                past[PAST - 1] = x;
-                let y = if self.conv.activation == Activation::Silu { math::times_sigmoid(isa, sum, sum) } else { sum };
-                isa.store_some(y, row);
             }
             for i in 0..PAST {
-                isa.store_some(past[i], &mut self.past.row(i)[from..]);
+                self.past.row(i)[from..][..count].copy_from_slice(&past[i][..count]);
             }
-            from += I::LANES;
         }
     }
 }

@@ -107,9 +107,10 @@ struct Head<'a, F> {
     out: Tile<'a, f32>,
 }
 
-/// What is left of each row of S after a token.
+/// What is left of S after a token.
 trait Fade: Copy {
-    fn of<I: Isa>(self, isa: I, row: usize) -> I::F;
+    /// Of some columns of a row.
+    fn apply<I: Isa>(self, isa: I, row: usize, s: I::F) -> I::F;
 }
 
 /// The decays of one head, to be had token by token. (Closures would not inherit the instruction set's features.)
@@ -136,8 +137,8 @@ impl Fades for ByHead<'_> {
 
 impl Fade for Uniform {
     #[inline(always)]
-    fn of<I: Isa>(self, isa: I, _: usize) -> I::F {
-        isa.splat(self.0)
+    fn apply<I: Isa>(self, isa: I, _: usize, s: I::F) -> I::F {
+        isa.mul(isa.splat(self.0), s)
     }
 }
 
@@ -159,9 +160,28 @@ impl<'a> Fades for ByKey<'a> {
 
 impl Fade for Each<'_> {
     #[inline(always)]
-    fn of<I: Isa>(self, isa: I, row: usize) -> I::F {
-        isa.splat(self.0[row])
+    fn apply<I: Isa>(self, isa: I, row: usize, s: I::F) -> I::F {
+        isa.mul(isa.splat(self.0[row]), s)
     }
+}
+
+/// All of it.
+#[derive(Clone, Copy)]
+struct Whole;
+
+impl Fade for Whole {
+    #[inline(always)]
+    fn apply<I: Isa>(self, _: I, _: usize, s: I::F) -> I::F {
+        s
+    }
+}
+
+/// What one token brings.
+#[derive(Clone, Copy)]
+struct Token<'a, F> {
+    q: &'a [f32],
+    k: &'a [f32],
+    fade: F,
 }
 
 impl<F: Fades> Op for Head<'_, F> {
@@ -178,82 +198,109 @@ impl<F: Fades> Op for Head<'_, F> {
     }
 }
 
-impl<F: Fades> Head<'_, F> {
+impl<'a, F: Fades> Head<'a, F> {
     /// Panel by panel down the tokens.
     #[inline(always)]
     fn walk<I: Isa, const C: usize>(mut self, isa: I) {
-        let Shape { key_heads, heads, keys, values, .. } = *self.shape;
-        let key_head = self.shape.key_head(self.head);
-        for (i, panel) in self.memory.chunks_exact_mut(keys * PANEL).enumerate() {
-            let rows = panel.as_chunks_mut::<PANEL>().0;
+        let Shape { keys, values, .. } = *self.shape;
+        let memory = std::mem::take(&mut self.memory);
+        for (i, panel) in memory.chunks_exact_mut(keys * PANEL).enumerate() {
+            let rows = &mut panel.as_chunks_mut::<PANEL>().0[..keys];
             let columns = i * PANEL..values.min((i + 1) * PANEL);
-            for token in 0..self.out.rows() {
-                let t = self.start + token;
-                let key = (t * key_heads + key_head) * keys;
-                let (q, k) = (&self.inputs.q[key..][..keys], &self.inputs.k[key..][..keys]);
-                let v = &self.inputs.v[(t * heads + self.head) * values..][columns.clone()];
-                let (v, fade) = (load::<I, C>(isa, v), self.fades.at(self.shape, self.head, t));
-                let mut d = v;
-                let o = match self.rule {
-                    Rule::Scan { dt, skip } => {
-                        let (dt, skip) = (isa.splat(dt[t * heads + self.head]), isa.splat(skip[self.head]));
-                        for c in 0..C {
-                            d[c] = isa.mul(dt, v[c]);
-                        }
-                        let mut o = write(isa, rows, q, k, fade, d);
-                        for c in 0..C {
-                            o[c] = isa.fma(skip, v[c], o[c]);
-                        }
-                        o
-                    }
-                    Rule::Delta { beta } => {
-                        let beta = isa.splat(beta[t * heads + self.head]);
-                        let p = recall::<I, C>(isa, rows, k, fade);
-                        for c in 0..C {
-                            d[c] = isa.mul(beta, isa.sub(v[c], p[c]));
-                        }
-                        write(isa, rows, q, k, fade, d)
-                    }
-                };
-                store(isa, o, &mut self.out.row(token)[columns.clone()]);
+            match self.rule {
+                Rule::Scan { dt, skip } => self.scan::<I, C>(isa, rows, &columns, dt, skip),
+                Rule::Delta { beta } => self.delta::<I, C>(isa, rows, &columns, beta),
             }
         }
     }
-}
 
-/// Up to a panel's row, zeros beyond.
-#[inline(always)]
-fn load<I: Isa, const C: usize>(isa: I, x: &[f32]) -> [I::F; C] {
-    let mut whole = [0f32; PANEL];
-    whole[..x.len()].copy_from_slice(x);
-    let mut row = [isa.zero(); C];
-    for c in 0..C {
-        row[c] = isa.load(&whole[c * I::LANES..]);
+    #[inline(always)]
+    fn scan<I: Isa, const C: usize>(&mut self, isa: I, rows: &mut [[f32; PANEL]], columns: &Range<usize>, dt: &[f32], skip: &[f32]) {
+        let skip = isa.splat(skip[self.head]);
+        for t in 0..self.out.rows() {
+            let (v, dt) = (self.value::<I, C>(isa, t, columns), isa.splat(self.factor(t, dt)));
+            let mut d = v;
+            for c in 0..C {
+                d[c] = isa.mul(dt, v[c]);
+            }
+            let mut o = write(isa, rows, self.token(t), d);
+            for c in 0..C {
+                o[c] = isa.fma(skip, v[c], o[c]);
+            }
+            store(isa, o, &mut self.out.row(t)[columns.clone()]);
+        }
     }
-    row
+
+    /// Between tokens S is what the next one leaves of it already.
+    #[inline(always)]
+    fn delta<I: Isa, const C: usize>(&mut self, isa: I, rows: &mut [[f32; PANEL]], columns: &Range<usize>, beta: &[f32]) {
+        let count = self.out.rows();
+        if count == 0 {
+            return;
+        }
+        let mut p = recall(isa, rows, self.token(0));
+        for t in 0..count {
+            let (v, beta, now) = (self.value::<I, C>(isa, t, columns), isa.splat(self.factor(t, beta)), self.token(t));
+            let mut d = v;
+            for c in 0..C {
+                d[c] = isa.mul(beta, isa.sub(v[c], p[c]));
+            }
+            let o = if t + 1 < count {
+                let o;
+                (o, p) = write_and_recall(isa, rows, now, d, self.token(t + 1));
+                o
+            } else {
+                write(isa, rows, Token { q: now.q, k: now.k, fade: Whole }, d)
+            };
+            store(isa, o, &mut self.out.row(t)[columns.clone()]);
+        }
+    }
+
+    /// The `t`th token of the walk.
+    #[inline(always)]
+    fn token(&self, t: usize) -> Token<'a, F::Fade> {
+        let (Shape { key_heads, keys, .. }, t) = (*self.shape, self.start + t);
+        let at = (t * key_heads + self.shape.key_head(self.head)) * keys;
+        Token { q: &self.inputs.q[at..][..keys], k: &self.inputs.k[at..][..keys], fade: self.fades.at(self.shape, self.head, t) }
+    }
+
+    /// Its value, up to a panel's row, zeros beyond.
+    #[inline(always)]
+    fn value<I: Isa, const C: usize>(&self, isa: I, t: usize, columns: &Range<usize>) -> [I::F; C] {
+        let Shape { heads, values, .. } = *self.shape;
+        let v = &self.inputs.v[((self.start + t) * heads + self.head) * values..][columns.clone()];
+        let mut row = [isa.zero(); C];
+        for c in 0..C {
+            row[c] = isa.load_some(v.get(c * I::LANES..).unwrap_or_default());
+        }
+        row
+    }
+
+    /// Its own of the factors `[tokens, heads]`.
+    #[inline(always)]
+    fn factor(&self, t: usize, of: &[f32]) -> f32 {
+        of[(self.start + t) * self.shape.heads + self.head]
+    }
 }
 
 #[inline(always)]
 fn store<I: Isa, const C: usize>(isa: I, row: [I::F; C], out: &mut [f32]) {
-    let mut whole = [0f32; PANEL];
     for c in 0..C {
-        isa.store(row[c], &mut whole[c * I::LANES..]);
+        isa.store_some(row[c], out.get_mut(c * I::LANES..).unwrap_or_default());
     }
-    out.copy_from_slice(&whole[..out.len()]);
 }
 
-/// `kᵀ(a·S)`
+/// `S = a·S`; gives `kᵀS`.
 #[inline(always)]
-fn recall<I: Isa, const C: usize>(isa: I, rows: &[[f32; PANEL]], k: &[f32], fade: impl Fade) -> [I::F; C] {
+fn recall<I: Isa, const C: usize>(isa: I, rows: &mut [[f32; PANEL]], token: Token<'_, impl Fade>) -> [I::F; C] {
     let mut p = [isa.zero(); C];
-    for (i, (row, k)) in rows.iter().zip(k).enumerate() {
-        let (a, k) = (fade.of(isa, i), isa.splat(*k));
-        let mut s = [isa.zero(); C];
+    for (i, (row, k)) in rows.iter_mut().zip(token.k).enumerate() {
+        let k = isa.splat(*k);
         for c in 0..C {
-            s[c] = isa.load(&row[c * I::LANES..]);
-        }
-        for c in 0..C {
-            p[c] = isa.fma(k, isa.mul(a, s[c]), p[c]);
+            let part = &mut row[c * I::LANES..];
+            let s = token.fade.apply(isa, i, isa.load(part));
+            p[c] = isa.fma(k, s, p[c]);
+            isa.store(s, part);
         }
     }
     p
@@ -261,21 +308,40 @@ fn recall<I: Isa, const C: usize>(isa: I, rows: &[[f32; PANEL]], k: &[f32], fade
 
 /// `S = a·S + k ⊗ d`; gives `qᵀS`.
 #[inline(always)]
-fn write<I: Isa, const C: usize>(isa: I, rows: &mut [[f32; PANEL]], q: &[f32], k: &[f32], fade: impl Fade, d: [I::F; C]) -> [I::F; C] {
+fn write<I: Isa, const C: usize>(isa: I, rows: &mut [[f32; PANEL]], token: Token<'_, impl Fade>, d: [I::F; C]) -> [I::F; C] {
     let mut o = [isa.zero(); C];
-    for (i, (row, (q, k))) in rows.iter_mut().zip(q.iter().zip(k)).enumerate() {
-        let (a, q, k) = (fade.of(isa, i), isa.splat(*q), isa.splat(*k));
-        let mut s = [isa.zero(); C];
+    for (i, (row, (q, k))) in rows.iter_mut().zip(token.q.iter().zip(token.k)).enumerate() {
+        let (q, k) = (isa.splat(*q), isa.splat(*k));
         for c in 0..C {
-            s[c] = isa.load(&row[c * I::LANES..]);
-        }
-        for c in 0..C {
-            s[c] = isa.fma(k, d[c], isa.mul(a, s[c]));
-            o[c] = isa.fma(q, s[c], o[c]);
-        }
-        for c in 0..C {
-            isa.store(s[c], &mut row[c * I::LANES..]);
+            let part = &mut row[c * I::LANES..];
+            let s = isa.fma(k, d[c], token.fade.apply(isa, i, isa.load(part)));
+            o[c] = isa.fma(q, s, o[c]);
+            isa.store(s, part);
         }
     }
     o
+}
+
+/// `S = S + k ⊗ d` and `qᵀS`; then [`recall`] by the next token, in the same pass.
+#[inline(always)]
+fn write_and_recall<I: Isa, F: Fade, const C: usize>(
+    isa: I,
+    rows: &mut [[f32; PANEL]],
+    now: Token<'_, F>,
+    d: [I::F; C],
+    next: Token<'_, F>,
+) -> ([I::F; C], [I::F; C]) {
+    let (mut o, mut p) = ([isa.zero(); C], [isa.zero(); C]);
+    for (i, (row, ((q, k), then))) in rows.iter_mut().zip(now.q.iter().zip(now.k).zip(next.k)).enumerate() {
+        let (q, k, then) = (isa.splat(*q), isa.splat(*k), isa.splat(*then));
+        for c in 0..C {
+            let part = &mut row[c * I::LANES..];
+            let s = isa.fma(k, d[c], isa.load(part));
+            o[c] = isa.fma(q, s, o[c]);
+            let s = next.fade.apply(isa, i, s);
+            p[c] = isa.fma(then, s, p[c]);
+            isa.store(s, part);
+        }
+    }
+    (o, p)
 }
