@@ -8,6 +8,7 @@
 
 pub mod attention;
 pub mod ceiling;
+mod floats;
 pub mod format;
 mod isa;
 pub mod level;
@@ -17,6 +18,7 @@ pub mod ops;
 pub mod pool;
 pub mod recurrent;
 
+pub use floats::Floats;
 pub use format::Format;
 pub use level::Level;
 pub use pool::{Cpu, Pool};

@@ -131,7 +131,7 @@ impl<'a> Cpu<'a> {
     ///
     /// A panic of `f` ends the region and goes on in the caller. Once `stop` is set, the remaining items are left out.
     pub fn parallel(&self, items: usize, f: &(dyn Fn(usize) + Sync)) {
-        let _floats = Floats::canonical();
+        let _rounding = Rounding::canonical();
         for i in 0..items {
             // Looked at before each item: another caller may have led until now.
             if items - i > 1 && self.pool.workers.is_some() && self.pool.shared.try_lead() {
@@ -273,7 +273,7 @@ impl Shared {
 
     /// A worker's life.
     fn serve(&self, own: usize) {
-        let _floats = Floats::canonical();
+        let _rounding = Rounding::canonical();
         let mut seen = 0;
         loop {
             let state = self.await_region(seen);
@@ -469,23 +469,23 @@ impl<T> Tile<'_, T> {
 }
 
 /// While it lives, floats round to nearest and keep subnormals on this thread.
-struct Floats {
+struct Rounding {
     /// The control word to put back.
     before: Option<u64>,
 }
 
-impl Floats {
-    fn canonical() -> Floats {
+impl Rounding {
+    fn canonical() -> Rounding {
         let word = control();
         let before = (word & UNWANTED != 0).then_some(word);
         if before.is_some() {
             set_control(word & !UNWANTED);
         }
-        Floats { before }
+        Rounding { before }
     }
 }
 
-impl Drop for Floats {
+impl Drop for Rounding {
     fn drop(&mut self) {
         if let Some(word) = self.before {
             set_control(word);

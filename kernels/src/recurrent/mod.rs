@@ -19,6 +19,7 @@ pub use steps::{decays, time_steps};
 
 pub use crate::attention::AllocError;
 
+use crate::Floats;
 use zerocopy::IntoBytes;
 
 /// Columns of S that lie together: a head's `[values / 32][keys][32]`, the last filled up with zeros. So what one pass works
@@ -98,20 +99,9 @@ impl StateSize {
 pub struct State {
     size: StateSize,
     /// The last inputs of the convolutions, `[past, channels]` for each of them.
-    past: Vec<f32>,
+    past: Floats,
     /// `[heads][values / PANEL][keys][PANEL]`.
-    memory: Vec<f32>,
-}
-
-/// Zeros, or what `from` holds.
-fn filled(len: usize, from: Option<&[f32]>) -> Result<Vec<f32>, AllocError> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| AllocError { bytes: len.checked_mul(4) })?;
-    match from {
-        Some(from) => values.extend_from_slice(from),
-        None => values.resize(len, 0.0),
-    }
-    Ok(values)
+    memory: Floats,
 }
 
 impl State {
@@ -123,7 +113,7 @@ impl State {
         let head = size.values.checked_next_multiple_of(PANEL).and_then(|columns| columns.checked_mul(size.keys));
         let memory = head.and_then(|n| n.checked_mul(size.heads)).ok_or(AllocError { bytes: None })?;
         let past = size.channels.checked_mul(size.past).ok_or(AllocError { bytes: None })?;
-        Ok(State { size, past: filled(past, None)?, memory: filled(memory, None)? })
+        Ok(State { size, past: Floats::zeros(past)?, memory: Floats::zeros(memory)? })
     }
 
     /// A second one with the same content.
@@ -131,8 +121,7 @@ impl State {
     /// # Errors
     /// Where there is no room for it.
     pub fn copy(&self) -> Result<State, AllocError> {
-        let same = |values: &Vec<f32>| filled(values.len(), Some(values));
-        Ok(State { size: self.size, past: same(&self.past)?, memory: same(&self.memory)? })
+        Ok(State { size: self.size, past: self.past.copy()?, memory: self.memory.copy()? })
     }
 
     /// Bytes it holds.

@@ -1,5 +1,6 @@
 //! What the CPU back end holds while a step runs: activations, and what its verbs leave for each other.
 
+use hob_kernels::Floats;
 use hob_kernels::matmul::Inputs;
 
 use crate::batch::{Canceller, Entry, Logits, Run};
@@ -8,27 +9,24 @@ use crate::block::rope::{Pairing, Rope};
 /// Activations `[rows, width]`, in a buffer that only grows.
 #[derive(Default)]
 pub struct Tensor {
-    data: Vec<f32>,
+    data: Floats,
     pub(super) rows: usize,
     pub(super) width: usize,
 }
 
 impl Tensor {
     pub(super) fn values(&self) -> &[f32] {
-        &self.data[..self.rows * self.width]
+        &self.data
     }
 
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.data[..self.rows * self.width]
+        &mut self.data
     }
 
     /// Takes this shape; what it holds is left from before.
     pub(super) fn shape(&mut self, rows: usize, width: usize) -> &mut [f32] {
         (self.rows, self.width) = (rows, width);
-        if self.data.len() < rows * width {
-            self.data.resize(rows * width, 0.0);
-        }
-        self.values_mut()
+        self.data.reshape(rows * width)
     }
 }
 
