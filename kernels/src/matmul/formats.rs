@@ -73,12 +73,14 @@ impl KFormat for Q4KBlock {
         let block = rows.block::<144>(block);
         header_q45(isa, panel, isa.load_rows(block, 0));
         let low = isa.splat_i(0x0f0f_0f0f);
-        for chunk in 0..8 {
-            let v = isa.load_rows(block, 16 + 16 * chunk);
-            let k = chunk / 2 * 16 + chunk % 2 * 4;
-            for g in 0..4 {
-                panel.codes[k + g] = isa.and(v[g], low);
-                panel.codes[k + 8 + g] = isa.and(isa.shr::<4>(v[g]), low);
+        for pair in 0..4 {
+            for half in 0..2 {
+                let v = isa.load_rows(block, 16 + 32 * pair + 16 * half);
+                let k = 16 * pair + 4 * half;
+                for g in 0..4 {
+                    panel.codes[k + g] = isa.and(v[g], low);
+                    panel.codes[k + 8 + g] = isa.and(isa.shr::<4>(v[g]), low);
+                }
             }
         }
     }

@@ -203,6 +203,9 @@ impl<'a, F: Fades> Head<'a, F> {
     #[inline(always)]
     fn walk<I: Isa, const C: usize>(mut self, isa: I) {
         let Shape { keys, values, .. } = *self.shape;
+        if self.out.rows() == 0 {
+            return;
+        }
         let memory = std::mem::take(&mut self.memory);
         for (i, panel) in memory.chunks_exact_mut(keys * PANEL).enumerate() {
             let rows = &mut panel.as_chunks_mut::<PANEL>().0[..keys];
@@ -234,24 +237,25 @@ impl<'a, F: Fades> Head<'a, F> {
     /// Between tokens S is what the next one leaves of it already.
     #[inline(always)]
     fn delta<I: Isa, const C: usize>(&mut self, isa: I, rows: &mut [[f32; PANEL]], columns: &Range<usize>, beta: &[f32]) {
-        let count = self.out.rows();
-        if count == 0 {
-            return;
+        let (count, first) = (self.out.rows(), self.token(0));
+        let mut p = recall(isa, rows, first);
+        if count > 1 {
+            fade::<I, _, C>(isa, rows, first.fade);
         }
-        let mut p = recall(isa, rows, self.token(0));
         for t in 0..count {
             let (v, beta, now) = (self.value::<I, C>(isa, t, columns), isa.splat(self.factor(t, beta)), self.token(t));
             let mut d = v;
             for c in 0..C {
                 d[c] = isa.mul(beta, isa.sub(v[c], p[c]));
             }
-            let o = if t + 1 < count {
-                let o;
+            let o;
+            if t + 1 < count {
                 (o, p) = write_and_recall(isa, rows, now, d, self.token(t + 1));
-                o
+            } else if count > 1 {
+                o = write(isa, rows, Token { q: now.q, k: now.k, fade: Whole }, d);
             } else {
-                write(isa, rows, Token { q: now.q, k: now.k, fade: Whole }, d)
-            };
+                o = write(isa, rows, first, d);
+            }
             store(isa, o, &mut self.out.row(t)[columns.clone()]);
         }
     }
@@ -290,17 +294,25 @@ fn store<I: Isa, const C: usize>(isa: I, row: [I::F; C], out: &mut [f32]) {
     }
 }
 
-/// `S = a·S`; gives `kᵀS`.
+/// `S = a·S`
 #[inline(always)]
-fn recall<I: Isa, const C: usize>(isa: I, rows: &mut [[f32; PANEL]], token: Token<'_, impl Fade>) -> [I::F; C] {
-    let mut p = [isa.zero(); C];
-    for (i, (row, k)) in rows.iter_mut().zip(token.k).enumerate() {
-        let k = isa.splat(*k);
+fn fade<I: Isa, F: Fade, const C: usize>(isa: I, rows: &mut [[f32; PANEL]], fade: F) {
+    for (i, row) in rows.iter_mut().enumerate() {
         for c in 0..C {
             let part = &mut row[c * I::LANES..];
-            let s = token.fade.apply(isa, i, isa.load(part));
-            p[c] = isa.fma(k, s, p[c]);
-            isa.store(s, part);
+            isa.store(fade.apply(isa, i, isa.load(part)), part);
+        }
+    }
+}
+
+/// `kᵀ(a·S)`
+#[inline(always)]
+fn recall<I: Isa, const C: usize>(isa: I, rows: &[[f32; PANEL]], token: Token<'_, impl Fade>) -> [I::F; C] {
+    let mut p = [isa.zero(); C];
+    for (i, (row, k)) in rows.iter().zip(token.k).enumerate() {
+        let k = isa.splat(*k);
+        for c in 0..C {
+            p[c] = isa.fma(k, token.fade.apply(isa, i, isa.load(&row[c * I::LANES..])), p[c]);
         }
     }
     p
@@ -322,7 +334,7 @@ fn write<I: Isa, const C: usize>(isa: I, rows: &mut [[f32; PANEL]], token: Token
     o
 }
 
-/// `S = S + k ⊗ d` and `qᵀS`; then [`recall`] by the next token, in the same pass.
+/// `S = S + k ⊗ d` and `qᵀS`; then, in the same pass, what the next token leaves of S, and what it recalls.
 #[inline(always)]
 fn write_and_recall<I: Isa, F: Fade, const C: usize>(
     isa: I,
