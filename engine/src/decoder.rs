@@ -27,6 +27,7 @@ use crate::weights::{Loader, asked};
 use embedding::Embedding;
 use head::Head;
 use layer::Layer;
+use smallvec::{SmallVec, smallvec};
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -323,11 +324,11 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// The caches' insides, after everything about the batch has been checked against them.
-    fn admit<'a>(&self, batch: &[Entry], caches: &'a mut [&mut Cache]) -> Result<Vec<&'a mut Sequence<B::State>>> {
+    fn admit<'a>(&self, batch: &[Entry], caches: &'a mut [&mut Cache]) -> Result<Few<&'a mut Sequence<B::State>>> {
         let learned = self.embedding.as_ref().and_then(Embedding::most);
         let refuse = |place: String, expected: String, found: String| Err(Error::Input(Fault::at(place).expected(expected).found(found)));
-        let mut next: Vec<usize> = caches.iter().map(|c| c.len()).collect();
-        let mut seen: Vec<bool> = vec![false; caches.len()];
+        let mut next: Few<usize> = caches.iter().map(|c| c.len()).collect();
+        let mut seen: Few<bool> = smallvec![false; caches.len()];
         caches.iter().try_for_each(|c| c.sound())?;
         for (i, entry) in batch.iter().enumerate() {
             let sequence = entry.sequence as usize;
@@ -365,6 +366,9 @@ impl<B: Backend> Decoder<B> {
         caches.iter_mut().map(|cache| cache.sequence::<B::State>().ok_or_else(foreign)).collect()
     }
 }
+
+/// As many as a step of few sequences has, without allocating.
+type Few<T> = SmallVec<[T; 8]>;
 
 /// Of the experts only those in use are read, of an untied embedding table only a row.
 fn read_per_token(gguf: &Gguf, config: &Config) -> WeightsRead {

@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 use crate::Level;
+use smallvec::SmallVec;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
@@ -377,9 +378,8 @@ pub struct Disjoint<'a, T> {
     rows: usize,
     width: usize,
     panel: usize,
-    /// Words of 64 rows per panel.
-    words: usize,
-    taken: Vec<AtomicU64>,
+    /// The bits, a panel's rows together; no allocation for a token's.
+    taken: SmallVec<[AtomicU64; 8]>,
     borrowed: PhantomData<&'a mut [T]>,
 }
 
@@ -404,9 +404,9 @@ impl<'a, T: Send> Disjoint<'a, T> {
             out.len()
         );
         let rows = out.len() / width;
-        let words = rows.div_ceil(64);
-        let taken = (0..words * width.div_ceil(panel)).map(|_| AtomicU64::new(0)).collect();
-        Disjoint { base: Base(out.as_mut_ptr()), rows, width, panel, words, taken, borrowed: PhantomData }
+        let words = (rows * width.div_ceil(panel)).div_ceil(64);
+        let taken = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Disjoint { base: Base(out.as_mut_ptr()), rows, width, panel, taken, borrowed: PhantomData }
     }
 
     /// Number of rows.
@@ -425,13 +425,13 @@ impl<'a, T: Send> Disjoint<'a, T> {
     /// If it is not inside the output, or one of its cells was taken before.
     pub fn take(&self, rows: Range<usize>, panel: usize) -> Tile<'a, T> {
         assert!(rows.start <= rows.end && rows.end <= self.rows && panel < self.panels(), "tile {rows:?} of panel {panel} is outside");
-        let mut row = rows.start;
-        while row < rows.end {
-            let n = (64 - row % 64).min(rows.end - row);
-            let bits = (u64::MAX >> (64 - n)) << (row % 64);
-            let before = self.taken[panel * self.words + row / 64].fetch_or(bits, Ordering::Relaxed);
+        let (mut bit, end) = (panel * self.rows + rows.start, panel * self.rows + rows.end);
+        while bit < end {
+            let n = (64 - bit % 64).min(end - bit);
+            let bits = (u64::MAX >> (64 - n)) << (bit % 64);
+            let before = self.taken[bit / 64].fetch_or(bits, Ordering::Relaxed);
             assert!(before & bits == 0, "rows {rows:?} of panel {panel} are taken twice");
-            row += n;
+            bit += n;
         }
         let left = panel * self.panel;
         // SAFETY: inside the output, or its end where there are no rows.

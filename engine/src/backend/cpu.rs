@@ -19,6 +19,7 @@ use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Matrix};
 use hob_kernels::ops::{self, Activation, Router, Xielu};
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
+use smallvec::SmallVec;
 pub use state::{Recurrent, State};
 use step::Angles;
 pub use step::{Step, Tensor};
@@ -44,6 +45,9 @@ impl CpuBackend {
     }
 }
 
+/// As many as a step of few sequences has, without allocating.
+type Few<T> = SmallVec<[T; 8]>;
+
 /// Columns that experts' last products are computed for at once. What they give for every slot waits for its sum: of a long
 /// micro-batch all columns would be the most memory of a step, and few would make work items too small.
 pub(crate) fn columns_at_once(slots: usize, width: usize) -> usize {
@@ -60,8 +64,8 @@ fn lanes<'a>(
     sequences: &'a mut [&mut Sequence<State>],
     slot: usize,
     clear: fn(&mut recurrent::State),
-) -> Vec<recurrent::Lane<'a>> {
-    let mut states: Vec<_> = sequences.iter_mut().map(|s| Some(&mut s.states[slot])).collect();
+) -> Few<recurrent::Lane<'a>> {
+    let mut states: Few<_> = sequences.iter_mut().map(|s| Some(&mut s.states[slot])).collect();
     let lane = |run: &Run| {
         let Recurrent { now, marks } = states.get_mut(run.sequence).and_then(Option::take)?.recurrent();
         if run.position == 0 {
@@ -190,7 +194,7 @@ impl Backend for CpuBackend {
             [a, b] => matmul::matmul(cpu, &step.inputs, &mut [product(a, n), product(b, n)]),
             [a, b, c] => matmul::matmul(cpu, &step.inputs, &mut [product(a, n), product(b, n), product(c, n)]),
             more => {
-                let mut all: Vec<_> = more.iter_mut().map(|p| product(p, n)).collect();
+                let mut all: Few<_> = more.iter_mut().map(|p| product(p, n)).collect();
                 matmul::matmul(cpu, &step.inputs, &mut all);
             }
         }
@@ -237,7 +241,7 @@ impl Backend for CpuBackend {
         let out = out.shape(q.rows, attend.heads * attend.value_dim);
         match step.runs.as_slice() {
             [one] => attention::attend(cpu, &kernel, q.values(), &[lane(one)], out),
-            many => attention::attend(cpu, &kernel, q.values(), &many.iter().map(lane).collect::<Vec<_>>(), out),
+            many => attention::attend(cpu, &kernel, q.values(), &many.iter().map(lane).collect::<Few<_>>(), out),
         }
     }
 

@@ -23,6 +23,8 @@ pub use store::KvStore;
 use crate::Cpu;
 use crate::pool::Disjoint;
 use kernel::ROWS;
+use smallvec::SmallVec;
+use std::cell::Cell;
 use tile::{Part, Tile};
 
 /// Which of the earlier positions a query sees.
@@ -109,11 +111,20 @@ pub fn attend(cpu: Cpu<'_>, attend: &Attend<'_>, q: &[f32], lanes: &[Lane<'_>], 
     }
 }
 
+thread_local! {
+    /// What [`split`] keeps, from call to call.
+    static PARTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
 /// Every chunk of a tile is an item of its own; then the chunks of each row merge, in their order.
 fn split(cpu: Cpu<'_>, work: &Work<'_>, chunks: usize, out: &mut [f32]) {
     let most = work.most_rows();
-    let mut parts = vec![0f32; work.parts_len(chunks)];
-    cpu.parallel_chunks(&mut parts, most * work.part_len(), &|i, parts| {
+    let (mut kept, len) = (PARTS.take(), work.parts_len(chunks));
+    if kept.len() < len {
+        kept.resize(len, 0.0);
+    }
+    let parts = &mut kept[..len];
+    cpu.parallel_chunks(parts, most * work.part_len(), &|i, parts| {
         let (tile, head, chunk) = (&work.tiles[i / (work.panels * chunks)], i / chunks % work.panels, i % chunks);
         if chunk < tile.chunks().len() {
             tile.part(cpu, work, head, tile.chunks().start + chunk, parts);
@@ -132,6 +143,7 @@ fn split(cpu: Cpu<'_>, work: &Work<'_>, chunks: usize, out: &mut [f32]) {
             tile.merge(cpu, work, (t, head), part, rows.take(tile.row + t..tile.row + t + 1, head).row(0));
         }
     });
+    PARTS.set(kept);
 }
 
 /// Heads of a tile where all look at the same keys: few where threads would go without, else enough for the kernel to be at its
@@ -155,7 +167,7 @@ struct Work<'a> {
     value_dim: usize,
     /// Channels of a key, and of a value, that the stores turn together.
     turned: (usize, usize),
-    tiles: Vec<Tile<'a>>,
+    tiles: SmallVec<[Tile<'a>; 4]>,
 }
 
 impl<'a> Work<'a> {
@@ -168,7 +180,7 @@ impl<'a> Work<'a> {
         assert!(attend.sinks.is_none_or(|s| s.len() == attend.heads), "a sink for each of {} heads", attend.heads);
         let group = if first.is_shared() { panel(attend.heads, lanes, threads) } else { attend.heads / kv_heads };
         let per = (TILE_ROWS / group).max(1);
-        let (mut tiles, mut tokens) = (Vec::new(), 0);
+        let (mut tiles, mut tokens) = (SmallVec::new(), 0);
         for &Lane { store, position, tokens: n } in lanes {
             assert!(store.shape() == (kv_heads, key_dim, value_dim), "stores of different shapes");
             assert!(store.types() == first.types(), "stores of different types");

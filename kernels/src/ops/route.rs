@@ -8,7 +8,11 @@ use crate::isa::{Isa, Op, vectorize};
 use crate::naive::max;
 use crate::naive::ops::{LEAST_SUM, sqrt_softplus};
 use crate::pool::Disjoint;
+use smallvec::{SmallVec, smallvec};
 use std::ops::Range;
+
+/// A number for each expert.
+type Row = SmallVec<[f32; 512]>;
 
 /// Chooses experts for each token of logits `[tokens, experts]`: their ids and weights `[tokens, k]`, best first, ties to the
 /// lowest id. `bias` changes the choice, not the weights.
@@ -29,7 +33,7 @@ pub fn route(cpu: Cpu<'_>, logits: &[f32], experts: usize, router: &Router, bias
     cpu.parallel(tokens.div_ceil(step), &|i| {
         let rows = i * step..((i + 1) * step).min(tokens);
         let (mut ids, mut weights) = (all_ids.take(rows.clone(), 0), all_weights.take(rows.clone(), 0));
-        let (mut p, mut scores) = (vec![0.0; experts], vec![0.0; experts]);
+        let (mut p, mut scores): (Row, Row) = (smallvec![0.0; experts], smallvec![0.0; experts]);
         for (r, t) in rows.enumerate() {
             p.copy_from_slice(&logits[t * experts..][..experts]);
             vectorize(cpu.level, Route { p: &mut p, scores: &mut scores, router, bias, ids: ids.row(r), weights: weights.row(r) });
@@ -129,7 +133,7 @@ fn leave_best_groups(scores: &mut [f32], limit: GroupLimit) {
         }
     };
     // A group stays while fewer than `used` are better, or as good and before it.
-    let groups: Vec<f32> = scores.chunks_exact(size).map(score).collect();
+    let groups: SmallVec<[f32; 64]> = scores.chunks_exact(size).map(score).collect();
     for (g, group) in scores.chunks_exact_mut(size).enumerate() {
         let better = groups.iter().enumerate().filter(|(i, s)| **s > groups[g] || **s == groups[g] && *i < g).count();
         if better >= limit.used {

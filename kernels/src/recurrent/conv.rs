@@ -5,11 +5,12 @@
 //! taps   w₀  w₁  w₂   w₃
 //! ```
 
-use super::{Lane, State, starts};
+use super::{FEW, Lane, State, starts};
 use crate::Cpu;
 use crate::isa::{Isa, Op, vectorize};
 use crate::ops::{Activation, DEAR, math};
 use crate::pool::{Disjoint, Tile};
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// Most taps of a convolution.
@@ -52,7 +53,7 @@ pub fn conv(cpu: Cpu<'_>, conv: &Conv<'_>, x: &mut [f32], lanes: &mut [Lane<'_>]
     let longest = lanes.iter().map(|lane| lane.tokens).max().unwrap_or(0);
     let strip = (DEAR / longest.max(1)).next_multiple_of(16).clamp(64, 1024);
     let rows = Disjoint::new(x, channels, strip);
-    let lanes: Vec<_> = lanes
+    let lanes: SmallVec<[_; FEW]> = lanes
         .iter_mut()
         .zip(starts)
         .map(|(lane, start)| {

@@ -1,9 +1,10 @@
 //! Heads that write to and read from a matrix: a state space model's scan, and the delta rule.
 
-use super::{Inputs, Lane, PANEL, Shape, starts};
+use super::{FEW, Inputs, Lane, PANEL, Shape, starts};
 use crate::Cpu;
 use crate::isa::{Isa, Op, vectorize};
 use crate::pool::{Disjoint, Tile};
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// Mamba-2's scan of the lanes' tokens, one lane after the other: `S = decay·S + k ⊗ (dt·v)`, `out = qᵀS + skip·v`; dt and
@@ -60,7 +61,7 @@ fn run(cpu: Cpu<'_>, shape: &Shape, inputs: Inputs<'_>, decay: &[f32], rule: Rul
     assert!(fading == 1 || fading == keys, "{fading} decays of {keys} keys");
     let matrix = values.next_multiple_of(PANEL) * keys;
     let outs = Disjoint::new(out, heads * values, values);
-    let lanes: Vec<_> = lanes
+    let lanes: SmallVec<[_; FEW]> = lanes
         .iter_mut()
         .zip(starts)
         .map(|(lane, start)| {

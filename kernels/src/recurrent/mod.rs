@@ -20,7 +20,11 @@ pub use steps::{decays, time_steps};
 pub use crate::attention::AllocError;
 
 use crate::Floats;
+use smallvec::SmallVec;
 use zerocopy::IntoBytes;
+
+/// Lanes of a call that allocates nothing.
+const FEW: usize = 4;
 
 /// Columns of S that lie together: a head's `[values / 32][keys][32]`, the last filled up with zeros. So what one pass works
 /// on, 16 KB with 128 keys, stays in the first cache.
@@ -175,7 +179,7 @@ impl<'a> Lane<'a> {
 }
 
 /// Where each lane's tokens begin, and how many there are in all.
-fn starts(lanes: &[Lane<'_>]) -> (Vec<usize>, usize) {
+fn starts(lanes: &[Lane<'_>]) -> (SmallVec<[usize; FEW]>, usize) {
     let mut all = 0;
     let starts = lanes.iter().map(|lane| {
         let start = all;
