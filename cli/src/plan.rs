@@ -295,6 +295,9 @@ fn one(subject: &Subject, plan: &Plan, speed: Speed, machine: &Machine, ask: &As
     if plan.recurrent() > 0 {
         rows.push(row("recurrent state", plan.recurrent(), "whatever the context".into()));
     }
+    if plan.marks() > 0 {
+        rows.push(row("copies kept", plan.marks(), "at most: to come back to where a chat goes another way".into()));
+    }
     rows.push(row("scratch, program", plan.scratch() + plan.program(), String::new()));
     rows.push(row("all", plan.resident(), verdict(plan, &machine.memory)));
     plain(out, [Side::Left, Side::Right, Side::Left], &rows)?;

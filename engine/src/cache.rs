@@ -112,6 +112,19 @@ impl StateSpec {
             StateSpec::Recurrent(size) => size.bytes(),
         }
     }
+
+    /// Bytes of a copy to come back to; none where the state can be cut back anywhere.
+    pub fn copied(&self, capacity: usize) -> u64 {
+        match *self {
+            StateSpec::KeyValue { window, batch, .. }
+            | StateSpec::Latent { window, batch, .. }
+            | StateSpec::Entries { window, batch, .. } => {
+                let lets_go = window.reach().is_some_and(|reach| reach.saturating_add(batch) < capacity);
+                if lets_go { self.bytes(capacity) } else { 0 }
+            }
+            StateSpec::Recurrent(_) => self.bytes(capacity),
+        }
+    }
 }
 
 /// How far a state can be taken back.

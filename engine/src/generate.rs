@@ -22,6 +22,7 @@ pub use iterate::{Generator, Pieces};
 use keep::Known;
 pub use marks::Mark;
 use marks::Marks;
+pub(crate) use marks::most_bytes_of_marks;
 pub use speculate::Speculation;
 use speculate::Speculator;
 use std::fmt;

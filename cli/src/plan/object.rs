@@ -76,6 +76,7 @@ pub(super) fn one(subject: &Subject, plan: &Plan, machine: &Machine, ask: &Ask) 
         "weights_resident": plan.weights_resident(),
         "cache": plan.cache(),
         "recurrent": plan.recurrent(),
+        "marks": plan.marks(),
         "scratch": plan.scratch(),
         "program": plan.program(),
         "resident": plan.resident(),

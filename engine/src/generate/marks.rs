@@ -21,6 +21,13 @@ const AT_ONCE: usize = 2;
 /// reply.
 const TAIL: usize = 32;
 
+/// Bytes that a session's marks take at most, where each copies `copy` bytes of a cache of `cache`, `passing` of them as steps pass.
+pub(crate) fn most_bytes_of_marks(copy: u64, passing: u64, cache: u64) -> u64 {
+    let kept = (MARKS as u64 * copy).min(cache.max(ALWAYS as u64 * copy));
+    // New ones are there before some of the others go.
+    kept + copy.max(AT_ONCE as u64 * passing)
+}
+
 /// The marks of a session.
 #[derive(Default)]
 pub(super) struct Marks {

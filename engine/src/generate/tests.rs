@@ -134,6 +134,10 @@ fn a_recurrent_cache_goes_back_to_a_mark() {
         session.truncate(cut).unwrap();
         assert_eq!(session.computed(), computed);
     }
+    // As many as a plan counts, of a cache that is one copy.
+    let taken: u64 = session.marks.taken.iter().map(crate::cache::Checkpoint::bytes).sum();
+    let copy = session.cache.bytes();
+    assert!(taken > 0 && taken <= most_bytes_of_marks(copy, copy, copy), "{taken}");
     // Two marks are taken within a step; it ends at a third. There is room for the last two.
     session.clear().unwrap();
     steps(&asked);

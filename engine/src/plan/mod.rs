@@ -3,7 +3,7 @@
 //! ```text
 //! header ──> decoder on weights that are not there ──> states a layer ──> bytes of a cache of any length
 //!        └─> tensors by part ──> bytes of weights; products by type ──> seconds, by what the machine was measured at
-//! resident = weights that are read + cache + recurrent state + scratch of a step + the program
+//! resident = weights that are read + cache + recurrent state + copies of what cannot be cut back + scratch of a step + the program
 //! ```
 //! The decoder itself says what it would remember, so a plan cannot disagree with what happens. A header is that of a file, of a
 //! remote file's beginning ([`Gguf::from_head`]), or of a row of the catalogue ([`Entry::header`](crate::catalogue::Entry::header)).
@@ -32,6 +32,7 @@ use crate::cache::{CacheOptions, KvType, StateSpec};
 use crate::decoder::{self, LoadOptions, Run};
 use crate::device::{Device, GpuLayers};
 use crate::error::Result;
+use crate::generate::most_bytes_of_marks;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::machine::Memory;
 use crate::model::{DEFAULT_CONTEXT, default_micro_batch};
@@ -261,6 +262,19 @@ impl Plan {
         states.iter().filter_map(|m| m.state).filter(|s| matches!(s, StateSpec::Recurrent(_))).map(|s| s.bytes(1)).sum()
     }
 
+    /// Bytes of the copies that a session keeps, at most, where a later prompt may part from this one: of recurrent states and windows,
+    /// which cannot be cut back.
+    pub fn marks(&self) -> u64 {
+        self.marks_with(self.context(), self.cache.k, self.cache.v)
+    }
+
+    fn marks_with(&self, tokens: usize, k: KvType, v: KvType) -> u64 {
+        let capacity = tokens.max(1);
+        let states = self.run.mixers(&CacheOptions { capacity, k, v, ..self.cache });
+        let all = |of: fn(&StateSpec, usize) -> u64| states.iter().filter_map(|m| m.state).map(|s| of(&s, capacity)).sum();
+        most_bytes_of_marks(all(StateSpec::copied), self.recurrent(), all(StateSpec::bytes))
+    }
+
     /// Bytes that the tensors of a step take.
     pub fn scratch(&self) -> u64 {
         self.scratch
@@ -277,7 +291,8 @@ impl Plan {
     }
 
     fn resident_with(&self, tokens: usize, k: KvType, v: KvType) -> u64 {
-        self.weights_resident() + self.cache_with(tokens, k, v) + self.recurrent() + self.scratch() + self.program()
+        let remembered = self.cache_with(tokens, k, v) + self.recurrent() + self.marks_with(tokens, k, v);
+        self.weights_resident() + remembered + self.scratch() + self.program()
     }
 
     /// Whether it fits.

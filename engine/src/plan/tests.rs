@@ -86,3 +86,19 @@ fn tiers_hold_the_best_of_each_use() {
     let large = choices.iter().find(|c| c.entry.name == "deepseek-v3").unwrap();
     assert_eq!((tier(&small.plan), tier(&large.plan)), (Some(8), Some(512)));
 }
+
+#[test]
+fn copies_to_come_back_to_count() {
+    // Full attention is cut back for nothing; windows let positions go only where the context is longer than they are.
+    assert_eq!(plan("llama-3.1-8b", FileType::Q4_K_M, Ask::default()).marks(), 0);
+    let gemma = |context| plan("gemma-3-1b", FileType::Q4_K_M, Ask::default().context(Some(context)));
+    assert_eq!(gemma(512).marks(), 0);
+    let long = gemma(8192);
+    assert!(long.marks() > long.cache() && long.marks() < 2 * long.cache(), "{} of {}", long.marks(), long.cache());
+    // Eight copies of a recurrent state, if they take no more than the cache, two always, and two more within a step.
+    let hybrid = plan("qwen3.5-0.8b", FileType::Q4_K_M, Ask::default());
+    let kept = (8 * hybrid.recurrent()).min((hybrid.cache() + hybrid.recurrent()).max(2 * hybrid.recurrent()));
+    assert_eq!(hybrid.marks(), kept + 2 * hybrid.recurrent());
+    let parts = hybrid.weights_resident() + hybrid.cache() + hybrid.recurrent() + hybrid.marks() + hybrid.scratch() + hybrid.program();
+    assert_eq!(hybrid.resident(), parts);
+}
