@@ -1,7 +1,7 @@
 //! The course of a generation: how far it may go, how it ended, and what of it is ready to be handed out.
 
 use super::EndReason;
-use super::watch::{Verdict, Watch};
+use super::watch::{Said, Verdict, Watch};
 use crate::error::Result;
 use crate::grammar::{Guide, Opening};
 use crate::sampler::{Drawn, Learnt, Logprobs};
@@ -21,12 +21,6 @@ pub(super) enum WhenFull {
     End,
     /// It waits until there is room again.
     Pause,
-}
-
-/// A token, with its log-probabilities where they are asked for.
-pub(super) struct Said {
-    pub(super) token: Token,
-    pub(super) logprobs: Option<Logprobs>,
 }
 
 /// See the module.

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::course::{Course, Ends, Said, WhenFull};
-use super::watch::Verdict;
+use super::course::{Course, Ends, WhenFull};
+use super::watch::{Said, Verdict};
 use super::{EndReason, Session};
 use crate::error::{Error, Fault, Result};
 use crate::sampler::{Drawn, Sampler, logprobs};

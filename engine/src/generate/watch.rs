@@ -9,11 +9,16 @@
 //! a stop string may stand, in the middle of a token too. Of a banned string the token with its first byte is held back as a whole: it is
 //! the one that is taken back and forbidden at its place when the string is completed.
 
-use super::course::Said;
 use crate::error::{Error, Fault, Result};
-use crate::sampler::Learnt;
+use crate::sampler::{Learnt, Logprobs};
 use crate::tokenizer::Token;
 use std::collections::VecDeque;
+
+/// A token, with its log-probabilities where they are asked for.
+pub(super) struct Said {
+    pub(super) token: Token,
+    pub(super) logprobs: Option<Logprobs>,
+}
 
 /// A token that has not been handed out yet.
 struct Held {

@@ -9,11 +9,27 @@ use hob_kernels::ops::{self, Activation, Pairing};
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Format};
 
-use super::profile::{FORMATS, TOKENS};
 use super::work::{BLOCK, seen};
 use crate::error::Result;
 use crate::gguf::Bytes;
 
+/// Tokens by which products are measured.
+pub(super) const TOKENS: [usize; 5] = [1, 4, 16, 64, 256];
+/// The types that are measured; others are taken for the one nearest in bits.
+pub(super) const FORMATS: [Format; 12] = [
+    Format::Q4_K,
+    Format::Q6_K,
+    Format::Q5_K,
+    Format::Q8_0,
+    Format::Q4_0,
+    Format::F16,
+    Format::BF16,
+    Format::F32,
+    Format::Q3_K,
+    Format::Q2_K,
+    Format::IQ4_XS,
+    Format::MXFP4,
+];
 /// Length of a row of the weights to measure on.
 const COLS: usize = 4096;
 /// What experts are measured in: their number, of which a token takes `TAKEN`, their inner width, the model's width.

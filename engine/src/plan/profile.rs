@@ -17,27 +17,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hob_kernels::{Cpu, Format, Level, Pool};
 use serde::{Deserialize, Serialize};
 
-use super::measure;
+use super::measure::{self, FORMATS, TOKENS};
 use crate::error::{Error, Fault, Result};
 use crate::machine::Ceilings;
 
-/// Tokens by which products are measured.
-pub(super) const TOKENS: [usize; 5] = [1, 4, 16, 64, 256];
-/// The types that are measured; others are taken for the one nearest in bits.
-pub(super) const FORMATS: [Format; 12] = [
-    Format::Q4_K,
-    Format::Q6_K,
-    Format::Q5_K,
-    Format::Q8_0,
-    Format::Q4_0,
-    Format::F16,
-    Format::BF16,
-    Format::F32,
-    Format::Q3_K,
-    Format::Q2_K,
-    Format::IQ4_XS,
-    Format::MXFP4,
-];
 /// How long measuring may take, unless once takes longer.
 const LONGEST: Duration = Duration::from_secs(10);
 /// After so long a machine that was busy is measured again.
