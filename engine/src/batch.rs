@@ -4,6 +4,7 @@
 //! draft to be checked is a run whose rows all want logits. They are all the same call.
 
 use crate::tokenizer::Token;
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,6 +29,9 @@ pub struct Entry {
     /// Whether its logits are wanted.
     pub logits: Logits,
 }
+
+/// Something for each sequence of a step: up to eight without allocating.
+pub(crate) type Few<T> = SmallVec<[T; 8]>;
 
 /// The tokens of one sequence in a batch.
 #[derive(Clone, Copy, Debug)]

@@ -113,8 +113,8 @@ impl StateSpec {
         }
     }
 
-    /// Bytes of a copy to come back to; none where the state can be cut back anywhere.
-    pub fn copied(&self, capacity: usize) -> u64 {
+    /// Bytes of a checkpoint's copy; none where the state can be cut back anywhere.
+    pub fn copy_bytes(&self, capacity: usize) -> u64 {
         match *self {
             StateSpec::KeyValue { window, batch, .. }
             | StateSpec::Latent { window, batch, .. }

@@ -14,7 +14,7 @@
 //! layer that is one block (Mamba-2, Nemotron-H).
 
 use crate::backend::{Backend, Norm};
-use crate::batch::{Canceller, Entry, Logits};
+use crate::batch::{Canceller, Entry, Few, Logits};
 use crate::block::rope::Rope;
 use crate::block::{Looks, Work};
 use crate::cache::{Cache, CacheOptions, KvType, LayerState, Sequence, StateSpec};
@@ -27,7 +27,7 @@ use crate::weights::{Loader, asked};
 use embedding::Embedding;
 use head::Head;
 use layer::Layer;
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -366,9 +366,6 @@ impl<B: Backend> Decoder<B> {
         caches.iter_mut().map(|cache| cache.sequence::<B::State>().ok_or_else(foreign)).collect()
     }
 }
-
-/// As many as a step of few sequences has, without allocating.
-type Few<T> = SmallVec<[T; 8]>;
 
 /// Of the experts only those in use are read, of an untied embedding table only a row.
 fn read_per_token(gguf: &Gguf, config: &Config) -> WeightsRead {

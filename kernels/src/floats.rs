@@ -40,7 +40,7 @@ impl Floats {
         Ok(copy)
     }
 
-    /// Takes this length; what is in it is left from before. Allocates only where it is longer than ever.
+    /// Takes this length. What is in it is left from before, or zeros where it is longer than ever: only then it allocates.
     pub fn reshape(&mut self, len: usize) -> &mut [f32] {
         if self.start + len > self.room.len() {
             // Zeros as the system hands them out: nothing is written before it is wanted.

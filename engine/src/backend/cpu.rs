@@ -8,7 +8,7 @@ use crate::backend::{
     Attend, Backend, Conv, Convolved, DeltaRule, ExpertWeights, Glu, HeadInputs, HeadWeights, Linear, Mixing, Norm, Pooled, Product, Qkv,
     Row, Scan, Stored, Weighed,
 };
-use crate::batch::{Canceller, Entry, Run};
+use crate::batch::{Canceller, Entry, Few, Run};
 use crate::block::rope::Rope;
 use crate::cache::{Sequence, StateSpec};
 use crate::config::NormKind;
@@ -19,7 +19,6 @@ use hob_kernels::matmul::{self, ExpertProduct, Groups, InputRow, Matrix};
 use hob_kernels::ops::{self, Activation, Router, Xielu};
 use hob_kernels::recurrent;
 use hob_kernels::{Cpu, Level, Pool};
-use smallvec::SmallVec;
 pub use state::{Recurrent, State};
 use step::Angles;
 pub use step::{Step, Tensor};
@@ -44,9 +43,6 @@ impl CpuBackend {
         Cpu { level: self.level, pool: &self.pool, stop: stop.flag() }
     }
 }
-
-/// As many as a step of few sequences has, without allocating.
-type Few<T> = SmallVec<[T; 8]>;
 
 /// Columns that experts' last products are computed for at once. What they give for every slot waits for its sum: of a long
 /// micro-batch all columns would be the most memory of a step, and few would make work items too small.

@@ -272,7 +272,7 @@ impl Plan {
         let capacity = tokens.max(1);
         let states = self.run.mixers(&CacheOptions { capacity, k, v, ..self.cache });
         let all = |of: fn(&StateSpec, usize) -> u64| states.iter().filter_map(|m| m.state).map(|s| of(&s, capacity)).sum();
-        most_bytes_of_marks(all(StateSpec::copied), self.recurrent(), all(StateSpec::bytes))
+        most_bytes_of_marks(all(StateSpec::copy_bytes), self.recurrent(), all(StateSpec::bytes))
     }
 
     /// Bytes that the tensors of a step take.

@@ -11,7 +11,7 @@ use crate::pool::Disjoint;
 use smallvec::{SmallVec, smallvec};
 use std::ops::Range;
 
-/// A number for each expert.
+/// A number for each expert, without allocating up to as many as models have.
 type Row = SmallVec<[f32; 512]>;
 
 /// Chooses experts for each token of logits `[tokens, experts]`: their ids and weights `[tokens, k]`, best first, ties to the

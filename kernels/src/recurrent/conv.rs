@@ -103,7 +103,7 @@ impl Op for Strip<'_, '_> {
 /// Channels that walk down the tokens together: whole cache lines, as tokens lie far apart.
 const TOGETHER: usize = 64;
 
-/// Tokens ahead of this one are those whose lines are asked for.
+/// How many tokens ahead lines are asked for.
 const AHEAD: usize = 4;
 
 impl Strip<'_, '_> {
