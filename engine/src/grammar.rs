@@ -17,7 +17,7 @@
 //! end says that it was cut, and [`Reply::is_whole`](crate::Reply::is_whole) whether it is valid: not every grammar can be closed within
 //! the room there is.
 
-use crate::error::{Error, Fault, Result};
+use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 use serde_json::Value as Json;
 use std::fmt;
@@ -94,6 +94,7 @@ impl Grammar {
 
 /// A grammar as the parser takes it.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "grammar"), expect(dead_code, reason = "there is no parser to read it"))]
 enum Source {
     Schema(Json),
     Regex(String),
@@ -135,7 +136,7 @@ impl Shelf {
     /// The grammar, compiled once.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for what cannot be honoured, [`Error::Input`] for what is no grammar.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for what cannot be honoured, [`Error::Input`](crate::Error::Input) for what is no grammar.
     pub(crate) fn get(&self, grammar: &Grammar, tokenizer: &Tokenizer) -> Result<Arc<Compiled>> {
         let known = |all: &[Arc<Compiled>]| all.iter().find(|compiled| compiled.grammar == *grammar).cloned();
         if let Some(compiled) = known(&self.compiled.lock().unwrap_or_else(PoisonError::into_inner)) {
@@ -158,12 +159,6 @@ impl Shelf {
         all.push(Arc::clone(&compiled));
         Ok(compiled)
     }
-}
-
-/// What the grammar's parser has to say against it.
-fn refused(name: &str, why: &str) -> Error {
-    let why = why.trim().trim_end_matches("<non-verbose/>").trim_end();
-    Error::Unsupported(Fault::at(name).found(why))
 }
 
 #[cfg(test)]

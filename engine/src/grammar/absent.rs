@@ -3,6 +3,7 @@
 use super::Source;
 use crate::error::{Error, Fault, Result};
 use crate::tokenizer::{Token, Tokenizer};
+use std::convert::Infallible;
 
 pub(super) const END: Token = 256;
 
@@ -11,7 +12,7 @@ fn absent<T>() -> Result<T> {
     Err(Error::Unsupported(Fault::at("grammar").found("a build of hob without grammars").help(help)))
 }
 
-pub(super) enum Vocabulary {}
+pub(super) struct Vocabulary(Infallible);
 
 impl Vocabulary {
     pub(super) fn new(_: &Tokenizer) -> Result<Vocabulary> {
@@ -23,45 +24,45 @@ impl Vocabulary {
     }
 
     pub(super) fn tokens(&self, _: &[u8]) -> Vec<Token> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn none(&self) -> Mask {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn spelling(&self, _: Token) -> &[u8] {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn bytes(&self, _: Token) -> &[u8] {
-        match *self {}
+        match self.0 {}
     }
 }
 
 #[derive(Clone)]
-pub(super) enum Mask {}
+pub(super) struct Mask(Infallible);
 
 impl Mask {
     pub(super) fn allow(&mut self, _: Token) {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn has(&self, _: Token) -> bool {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn only(&self) -> Option<Token> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn apply(&self, _: &mut [f32]) {
-        match *self {}
+        match self.0 {}
     }
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Machine {}
+pub(super) struct Machine(Infallible);
 
 impl Machine {
     pub(super) fn new(_: &Vocabulary, _: &'static str, _: &Source) -> Result<Machine> {
@@ -69,22 +70,22 @@ impl Machine {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn accepts(&mut self) -> Result<bool> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn mask(&mut self) -> Result<Mask> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn take(&mut self, _: Token) -> Result<()> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn take_back(&mut self, _: usize) -> Result<()> {
-        match *self {}
+        match self.0 {}
     }
 }

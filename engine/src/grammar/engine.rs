@@ -3,7 +3,7 @@
 //! A machine is copied whole: what its lexer learns stays its own, so that neither a lock nor a limit is shared between replies. The crate
 //! catches its own panics; they come out as errors.
 
-use super::{Source, refused};
+use super::Source;
 use crate::error::{Error, Fault, Result};
 use crate::tokenizer::{Token, TokenKind, Tokenizer};
 use llguidance::api::{ParserLimits, StopReason, TopLevelGrammar};
@@ -224,4 +224,10 @@ impl Machine {
         }
         self.matcher.consume_tokens(&self.taken).map_err(|why| refused(self.name, &why.to_string()))
     }
+}
+
+/// What the grammar's parser has to say against it.
+fn refused(name: &str, why: &str) -> Error {
+    let why = why.trim().trim_end_matches("<non-verbose/>").trim_end();
+    Error::Unsupported(Fault::at(name).found(why))
 }
