@@ -3,6 +3,7 @@
 
 use super::engine::END;
 use super::*;
+use crate::error::Error;
 use crate::fake;
 use crate::{EndReason, Model, Sampling, Thinking};
 use serde_json::json;
