@@ -135,6 +135,29 @@ fn elementwise() {
 }
 
 #[test]
+fn channels_go_where_they_are_wanted() {
+    for (rows, width) in SHAPES {
+        let x = numbers(rows * width, 4, 3.0);
+        // From nothing to all of a row to one side, the rest to the other, and both back together.
+        for at in [0, width / 3, width] {
+            let expected = [columns(&x, width, 0..at), columns(&x, width, at..width)];
+            everywhere(|cpu| {
+                let [mut first, mut second] = [vec![0.0; rows * at], vec![0.0; rows * (width - at)]];
+                let mut whole = vec![0.0; x.len()];
+                ops::copy_channels(cpu, (&x, width), 0, (&mut first, at), 0, at);
+                ops::copy_channels(cpu, (&x, width), at, (&mut second, width - at), 0, width - at);
+                ops::copy_channels(cpu, (&first, at), 0, (&mut whole, width), 0, at);
+                ops::copy_channels(cpu, (&second, width - at), 0, (&mut whole, width), at, width - at);
+                let what = format!("copy_channels at {at} of [{rows}, {width}] {}", cpu.level);
+                equal_or_nan(&first, &expected[0], &what);
+                equal_or_nan(&second, &expected[1], &what);
+                equal_or_nan(&whole, &x, &what);
+            });
+        }
+    }
+}
+
+#[test]
 fn rotations() {
     for (tokens, heads, head_dim, rotary) in [(1, 1, 2, 2), (3, 2, 8, 8), (2, 3, 20, 10), (5, 4, 80, 32), (40, 8, 128, 128), (3, 2, 6, 0)] {
         let x = numbers(tokens * heads * head_dim, 6, 2.0);

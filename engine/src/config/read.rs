@@ -335,12 +335,18 @@ fn xielu(meta: &Metadata, layers: usize) -> Result<Option<Vec<Xielu>>> {
     Ok(Some((0..layers).map(of).collect()))
 }
 
+/// Models have 20; a file's number must not keep a token from ever being finished.
+const MOST_ITERATIONS: usize = 1000;
+
 fn strands(keys: &Keys<'_>) -> Result<Option<StrandConfig>> {
     let Some(count) = keys.usize("hyper_connection.count")?.filter(|n| *n > 0) else { return Ok(None) };
     if count > STRANDS {
         return Err(Error::Unsupported(Fault::at(keys.name("hyper_connection.count")).expected(format!("at most {STRANDS}")).found(count)));
     }
     let iterations = keys.required("hyper_connection.sinkhorn_iterations")?;
+    if iterations > MOST_ITERATIONS {
+        return Err(keys.wrong("hyper_connection.sinkhorn_iterations", format_args!("at most {MOST_ITERATIONS}"), iterations));
+    }
     Ok(Some(StrandConfig { count, iterations, eps: keys.f32("hyper_connection.epsilon")?.unwrap_or(1e-6) }))
 }
 

@@ -120,6 +120,9 @@ pub(super) trait Unary {
 /// If a row does not have these channels, or there are not as many rows of both.
 pub fn copy_channels(cpu: Cpu<'_>, from: (&[f32], usize), at: usize, to: (&mut [f32], usize), to_at: usize, n: usize) {
     let ((from, from_width), (to, to_width)) = (from, to);
+    if n == 0 {
+        return;
+    }
     assert!(at + n <= from_width && to_at + n <= to_width, "{n} channels from {at} of {from_width} to {to_at} of {to_width}");
     assert!(from.len() / from_width * to_width == to.len() && to.len().is_multiple_of(to_width), "{} and {}", from.len(), to.len());
     let size = piece(cpu, to.len(), to_width, CHEAP);
