@@ -28,7 +28,7 @@ mod ymm;
 #[cfg(target_arch = "x86_64")]
 mod zmm;
 
-pub(crate) use rows::{Block, Rows};
+pub(crate) use rows::{Block, Following, Rows};
 pub(crate) use tiles::{Canvas, Tile, fill, fill_groups};
 
 use crate::level::Kind;
@@ -166,6 +166,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// Asks for the cache line at `p`, which will be wanted soon; any address will do.
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
+    /// The same for what will be written: the line comes as this core's own, into the first cache.
+    #[inline(always)]
+    fn prefetch_to_write(self, _p: *const u8) {}
     /// `LANES` halves, widened (exact).
     fn load_f16(self, x: &[u16]) -> Self::F;
     /// Rounds to halves, to nearest, ties to even.
@@ -297,12 +300,15 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// `acc + Σ w·x` over the four bytes of each lane; w is unsigned, at most 63 where it is narrow and at most 127
     /// otherwise (signed or up to 255 where [`Isa::SIGNED`] says so); x signed, at least -127.
     fn dot(self, acc: Self::Acc, w: Self::I, x: Self::I) -> Self::Acc;
-    /// `sum + acc · scale`; `scale` comes from [`Isa::scale`].
+    /// `sum + acc · scale`; `scale` comes from [`Isa::scales`].
     fn acc_scaled(self, sum: Self::I, acc: Self::Acc, scale: Self::I) -> Self::I;
     /// `sum + acc`
     fn acc_sum(self, sum: Self::I, acc: Self::Acc) -> Self::I;
-    /// Makes small i32 (16 bits) ready for [`Isa::acc_scaled`].
-    fn scale(self, v: Self::I) -> Self::I;
+    /// The four signed bytes of each lane, each as [`Isa::acc_scaled`] wants it: widened, where nothing else is said.
+    #[inline(always)]
+    fn scales(self, v: Self::I) -> [Self::I; 4] {
+        widened(self, v)
+    }
     /// `sum + w₀·x₀ + w₁·x₁` over the two signed 16-bit halves of each lane.
     fn dot_pairs(self, sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
     /// The even (0, 2) signed bytes of each lane as two 16-bit halves.
@@ -319,6 +325,20 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn with_narrow_tile<T: Tiled>(self, tiled: T) {
         tiled.run::<Self, 1, 4, 8>(self);
     }
+}
+
+/// [`Isa::prefetch_to_write`] of x86. (`_mm_prefetch` cannot ask for it in code for processors of which some lack it; these do nothing.)
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch_to_write(p: *const u8) {
+    // SAFETY: a hint changes nothing that anyone could see.
+    unsafe { std::arch::asm!("prefetchw [{p}]", p = in(reg) p, options(readonly, nostack, preserves_flags)) }
+}
+
+/// The four signed bytes of each lane.
+#[inline(always)]
+fn widened<I: Isa>(isa: I, v: I::I) -> [I::I; 4] {
+    [isa.sar::<24>(isa.shl::<24>(v)), isa.sar::<24>(isa.shl::<16>(v)), isa.sar::<24>(isa.shl::<8>(v)), isa.sar::<24>(v)]
 }
 
 /// Σ x times `-unit`: in the low half the sum of activations 0 and 1 of every four, in the high half that of 2 and 3. `unit` is a

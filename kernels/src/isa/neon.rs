@@ -110,6 +110,13 @@ unsafe fn narrow(floats: float32x4_t) -> uint16x4_t {
     halves
 }
 
+/// [`Isa::prefetch_to_write`].
+#[inline(always)]
+fn prefetch_to_write(p: *const u8) {
+    // SAFETY: a hint changes nothing that anyone could see.
+    unsafe { asm!("prfm pstl1keep, [{p}]", p = in(reg) p, options(readonly, nostack, preserves_flags)) }
+}
+
 /// Asks for the line at `p`; any address will do.
 #[inline(always)]
 fn prefetch(p: *const u8) {
@@ -148,6 +155,10 @@ impl<D: Dot> Isa for Neon<D> {
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
         prefetch(p);
+    }
+    #[inline(always)]
+    fn prefetch_to_write(self, p: *const u8) {
+        prefetch_to_write(p);
     }
     #[inline(always)]
     fn load_f16(self, x: &[u16]) -> float32x4_t {
@@ -377,10 +388,6 @@ impl<D: Dot> Isa for Neon<D> {
     #[inline(always)]
     fn acc_sum(self, sum: int32x4_t, acc: int32x4_t) -> int32x4_t {
         unsafe { vaddq_s32(sum, acc) }
-    }
-    #[inline(always)]
-    fn scale(self, v: int32x4_t) -> int32x4_t {
-        v
     }
     #[inline(always)]
     fn dot_pairs(self, sum: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {

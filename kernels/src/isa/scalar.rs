@@ -240,10 +240,6 @@ impl Isa for Scalar {
         self.add_i(sum, acc)
     }
     #[inline(always)]
-    fn scale(self, v: I) -> I {
-        v
-    }
-    #[inline(always)]
     fn dot_pairs(self, sum: I, w: I, x: I) -> I {
         from_fn(|i| {
             let (w, x) = (halves(w[i]), halves(x[i]));

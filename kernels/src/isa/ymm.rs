@@ -1,7 +1,7 @@
 //! 256-bit x86: AVX2 with FMA and F16C, and the same with AVX-VNNI's byte dot product.
 #![allow(unsafe_code)]
 
-use super::{Block, Isa, Less, Op, Outlined, SignedBytes, Tiled};
+use super::{Block, Isa, Less, Op, Outlined, SignedBytes, Tiled, prefetch_to_write, widened};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -42,7 +42,6 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
     unsafe fn acc_scaled(sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i;
     unsafe fn acc_sum(sum: __m256i, acc: __m256i) -> __m256i;
-    unsafe fn scale(v: __m256i) -> __m256i;
 }
 
 /// `vpmaddubsw`: pairs of products in 16 bits, so the accumulator is emptied before it can overflow.
@@ -73,11 +72,6 @@ impl Dot for Maddubs {
     #[inline(always)]
     unsafe fn acc_sum(sum: __m256i, acc: __m256i) -> __m256i {
         unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(acc, _mm256_set1_epi16(1))) }
-    }
-    /// The scale in both halves of its lane.
-    #[inline(always)]
-    unsafe fn scale(v: __m256i) -> __m256i {
-        unsafe { _mm256_blend_epi16::<0xaa>(v, _mm256_slli_epi32::<16>(v)) }
     }
 }
 
@@ -113,10 +107,6 @@ impl Dot for Vnni {
     unsafe fn acc_sum(sum: __m256i, acc: __m256i) -> __m256i {
         unsafe { _mm256_add_epi32(sum, acc) }
     }
-    #[inline(always)]
-    unsafe fn scale(v: __m256i) -> __m256i {
-        v
-    }
 }
 
 // SAFETY (all of it): the token proves that AVX2, FMA, F16C and D's instructions are here; every pointer comes from a
@@ -151,6 +141,10 @@ impl<D: Dot> Isa for Ymm<D> {
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+    }
+    #[inline(always)]
+    fn prefetch_to_write(self, p: *const u8) {
+        prefetch_to_write(p);
     }
     #[inline(always)]
     fn load_f16(self, x: &[u16]) -> __m256 {
@@ -388,8 +382,17 @@ impl<D: Dot> Isa for Ymm<D> {
         unsafe { D::acc_sum(sum, acc) }
     }
     #[inline(always)]
-    fn scale(self, v: __m256i) -> __m256i {
-        unsafe { D::scale(v) }
+    fn scales(self, v: __m256i) -> [__m256i; 4] {
+        if !D::NARROW {
+            return widened(self, v);
+        }
+        // In both halves of its lane: in their upper bytes first, then moved down.
+        let byte = |i: i64| unsafe {
+            let i = i * 0x0100_0100_0100_0100;
+            let (low, high) = (0x0480_0480_0080_0080 + i, 0x0c80_0c80_0880_0880 + i);
+            _mm256_srai_epi16::<8>(_mm256_shuffle_epi8(v, _mm256_set_epi64x(high, low, high, low)))
+        };
+        [byte(0), byte(1), byte(2), byte(3)]
     }
     #[inline(always)]
     fn dot_pairs(self, sum: __m256i, w: __m256i, x: __m256i) -> __m256i {

@@ -1,7 +1,7 @@
 //! 512-bit x86: AVX-512 F, BW, DQ, VL and VNNI (Cascade Lake, Ice Lake and Zen 4 on; VBMI, which the first lacks, is not needed).
 #![allow(unsafe_code)]
 
-use super::{Block, Isa, Less, Op, Outlined, SignedBytes, Tiled};
+use super::{Block, Isa, Less, Op, Outlined, SignedBytes, Tiled, prefetch_to_write};
 use std::arch::x86_64::*;
 
 /// The token: all of the above is here, and AVX2, FMA and F16C.
@@ -51,6 +51,10 @@ impl Isa for Zmm {
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
+    }
+    #[inline(always)]
+    fn prefetch_to_write(self, p: *const u8) {
+        prefetch_to_write(p);
     }
     #[inline(always)]
     fn load_f16(self, x: &[u16]) -> __m512 {
@@ -286,10 +290,6 @@ impl Isa for Zmm {
     #[inline(always)]
     fn acc_sum(self, sum: __m512i, acc: __m512i) -> __m512i {
         unsafe { _mm512_add_epi32(sum, acc) }
-    }
-    #[inline(always)]
-    fn scale(self, v: __m512i) -> __m512i {
-        v
     }
     #[inline(always)]
     fn dot_pairs(self, sum: __m512i, w: __m512i, x: __m512i) -> __m512i {

@@ -8,7 +8,7 @@
 
 #![allow(non_camel_case_types)] // ggml's names
 
-use super::formats::{look_up, set_scales, signed_bytes};
+use super::formats::{look_up, set_scales};
 use super::panel::{K, KCodes, KFormat, Panel, Quant, Widened, set_scaled};
 use super::{Inputs, Wide};
 use crate::Format;
@@ -33,9 +33,9 @@ impl KFormat for IQ4XSBlock {
         let (mut low, mut high) = (isa.load_words(block, 4), isa.shr::<12>(header));
         for g in 0..8 {
             let six = isa.or(isa.and(low, isa.splat_i(15)), isa.and(high, isa.splat_i(0x30)));
-            let scale = isa.sub_i(six, isa.splat_i(32));
+            let [scale, ..] = isa.scales(isa.sub_i(six, isa.splat_i(32)));
             (low, high) = (isa.shr::<4>(low), isa.shr::<2>(high));
-            (panel.scales[2 * g], panel.scales[2 * g + 1]) = (isa.scale(scale), isa.scale(scale));
+            (panel.scales[2 * g], panel.scales[2 * g + 1]) = (scale, scale);
             for (k, codes) in look_up(isa, isa.load_rows(block, 8 + 16 * g), &NONLINEAR).into_iter().enumerate() {
                 set_scaled(isa, panel, 8 * g + k, codes);
             }
@@ -68,7 +68,7 @@ impl Quant for RowByRow {
         let block = Rows::each(unpacked.as_flattened(), UNPACKED, 0, I::LANES, 0).block::<UNPACKED>(0);
         let scales = isa.load_rows(block, 256);
         for g in 0..4 {
-            set_scales(isa, panel, g, signed_bytes(isa, scales[g]));
+            set_scales(isa, panel, g, scales[g]);
         }
         for part in 0..16 {
             let v = isa.load_rows(block, 16 * part);

@@ -9,25 +9,10 @@ use super::panel::{Blocks32, Codes, FlatFormat, K, KCodes, KFormat, Panel, set_s
 use crate::format::table::{E2M1, NONLINEAR};
 use crate::isa::{Isa, Rows};
 
-/// Four bytes of each lane, unsigned, widened.
+/// Scales 4·at … 4·at + 3, signed bytes.
 #[inline(always)]
-pub(super) fn bytes<I: Isa>(isa: I, v: I::I) -> [I::I; 4] {
-    let low = isa.splat_i(255);
-    [isa.and(v, low), isa.and(isa.shr::<8>(v), low), isa.and(isa.shr::<16>(v), low), isa.shr::<24>(v)]
-}
-
-/// Four bytes of each lane, signed, widened.
-#[inline(always)]
-pub(super) fn signed_bytes<I: Isa>(isa: I, v: I::I) -> [I::I; 4] {
-    [isa.sar::<24>(isa.shl::<24>(v)), isa.sar::<24>(isa.shl::<16>(v)), isa.sar::<24>(isa.shl::<8>(v)), isa.sar::<24>(v)]
-}
-
-/// Scales 4·at … 4·at + 3.
-#[inline(always)]
-pub(super) fn set_scales<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, four: [I::I; 4]) {
-    for (i, &scale) in four.iter().enumerate() {
-        panel.scales[4 * at + i] = isa.scale(scale);
-    }
+pub(super) fn set_scales<I: Isa>(isa: I, panel: &mut Panel<I>, at: usize, bytes: I::I) {
+    panel.scales[4 * at..4 * at + 4].copy_from_slice(&isa.scales(bytes));
 }
 
 /// Pairs 2·at, 2·at + 1 from the bytes of sub-blocks 4·at ….
@@ -53,8 +38,8 @@ fn header_q45<I: Isa>(isa: I, panel: &mut Panel<I>, [dm, a, b, c]: [I::I; 4]) {
     set_d_m(isa, panel, 0, dm);
     let high_scales = isa.or(isa.and(c, four), isa.and(isa.shr::<2>(a), two));
     let high_mins = isa.or(isa.and(isa.shr::<4>(c), four), isa.and(isa.shr::<2>(b), two));
-    set_scales(isa, panel, 0, bytes(isa, isa.and(a, six)));
-    set_scales(isa, panel, 1, bytes(isa, high_scales));
+    set_scales(isa, panel, 0, isa.and(a, six));
+    set_scales(isa, panel, 1, high_scales);
     set_pairs(isa, panel, 0, isa.and(b, six));
     set_pairs(isa, panel, 1, high_mins);
 }
@@ -153,7 +138,7 @@ impl KFormat for Q6KBlock {
         }
         let scales = isa.load_rows(block, 192);
         for g in 0..4 {
-            set_scales(isa, panel, g, signed_bytes(isa, scales[g]));
+            set_scales(isa, panel, g, scales[g]);
         }
         panel.d[0] = isa.low_f16(isa.shr::<16>(isa.load_words(block, 206)));
     }
@@ -175,7 +160,7 @@ impl KFormat for Q2KBlock {
         let two = isa.splat_i(0x0303_0303);
         let header = isa.load_rows(block, 0);
         for g in 0..4 {
-            set_scales(isa, panel, g, bytes(isa, isa.and(header[g], low)));
+            set_scales(isa, panel, g, isa.and(header[g], low));
             set_pairs(isa, panel, g, isa.and(isa.shr::<4>(header[g]), low));
         }
         for part in 0..4 {
@@ -258,7 +243,7 @@ impl KFormat for Q3KBlock {
         let c = isa.or(isa.shr::<16>(r), isa.shl::<16>(s));
         let scales = scales_q3(isa, a, b, c);
         for g in 0..4 {
-            set_scales(isa, panel, g, signed_bytes(isa, scales[g]));
+            set_scales(isa, panel, g, scales[g]);
         }
         panel.d[0] = isa.low_f16(isa.shr::<16>(s));
     }

@@ -22,7 +22,7 @@
 use super::panel::{Panel, Quant, Widened};
 use super::{FEW, Work};
 use crate::Level;
-use crate::isa::{self, Isa, Op, Outlined, Rows, Tiled};
+use crate::isa::{self, Following, Isa, Op, Outlined, Rows, Tiled};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -106,9 +106,6 @@ impl<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize> Outlined<
 /// them so costs more than it brings.
 const SPARSE: usize = 32;
 
-/// Lines that are asked for at a time: fewer than a core has places for lines under way.
-const UNDER_WAY: usize = 20;
-
 /// LANES rows of the weights, and which lanes are new.
 #[derive(Clone, Copy)]
 struct Strip<'a> {
@@ -169,44 +166,42 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
     // The strips after these are asked for as these are unpacked; by some tokens, which are multiplied in several steps, between those.
     let between = sparse && tokens > 2 * C;
     let ahead = if between { 0 } else { tall };
+    let looks = if between { groups * tokens.div_ceil(C) } else { 0 };
     let mut row = columns.start;
     while row < columns.end {
         let mut strips = [Strip::at::<I>(&work, &columns, row, ahead); R];
         for (r, strip) in strips.iter_mut().enumerate() {
             *strip = Strip::at::<I>(&work, &columns, row + r * width, ahead);
         }
+        let mut next = strips[0].rows.following(tall, looks);
         for first in (0..tokens).step_by(T) {
             let count = T.min(tokens - first);
             acc[..count].fill([isa.zero(); R]);
-            for (i, input) in inputs[..count].iter_mut().enumerate() {
-                *input = work.tokens.input(first + i) as u32;
+            if tokens > T || row == columns.start {
+                for (i, input) in inputs[..count].iter_mut().enumerate() {
+                    *input = work.tokens.input(first + i) as u32;
+                }
             }
-            let parts = if between { (tall * work.weight.row_bytes / groups).div_ceil(64 * UNDER_WAY).max(1) } else { 1 };
-            let some = count.div_ceil(parts).next_multiple_of(C);
-            let mut next = strips[0].rows.following(tall, if between { groups * count.div_ceil(some) } else { 0 });
             for group in 0..cols.div_ceil(256) {
-                if sparse {
-                    for token in (group..count).step_by(groups) {
-                        let out = work.tile.row(first + token)[strips[0].column..].as_ptr();
-                        isa.prefetch(out.cast());
-                        isa.prefetch(out.wrapping_add(tall - 1).cast());
-                    }
+                let mut token = if sparse { group } else { count };
+                while token < count {
+                    let out = work.tile.row(first + token)[strips[0].column..].as_ptr();
+                    isa.prefetch_to_write(out.cast());
+                    isa.prefetch_to_write(out.wrapping_add(tall - 1).cast());
+                    token += groups;
                 }
                 for (strip, panel) in strips.iter().zip(&mut panels) {
                     Q::unpack(isa, work.weight.format, &strip.rows, group, cols - group * 256, panel);
                 }
-                let acts = Q::acts(work.inputs, group);
-                for (inputs, acc) in inputs[..count].chunks(some).zip(acc.chunks_mut(some)) {
-                    next.ask(isa);
-                    isa.outline(Group::<I, Q::Like, R, C> {
-                        panels: &panels,
-                        acts,
-                        inputs,
-                        cols: cols - group * 256,
-                        widened: &mut widened,
-                        acc,
-                    });
-                }
+                isa.outline(Group::<I, Q::Like, R, C> {
+                    panels: &panels,
+                    acts: Q::acts(work.inputs, group),
+                    inputs: &inputs[..count],
+                    cols: cols - group * 256,
+                    widened: &mut widened,
+                    acc: &mut acc[..count],
+                    next: &mut next,
+                });
             }
             for (i, acc) in acc[..count].iter().enumerate() {
                 let out = work.tile.row(first + i);
@@ -227,6 +222,8 @@ struct Group<'a, I: Isa, Q: Quant, const R: usize, const C: usize> {
     cols: usize,
     widened: &'a mut [Widened; C],
     acc: &'a mut [[I::F; R]],
+    /// Some of it is asked for at each step.
+    next: &'a mut Following,
 }
 
 impl<I: Isa, Q: Quant, const R: usize, const C: usize> Outlined<I> for Group<'_, I, Q, R, C> {
@@ -250,6 +247,7 @@ impl<I: Isa, Q: Quant, const R: usize, const C: usize> Group<'_, I, Q, R, C> {
     /// `N` tokens from `at` on; where the next ones begin.
     #[inline(always)]
     fn step<const N: usize>(&mut self, isa: I, at: usize) -> usize {
+        self.next.ask(isa);
         let mut x = [&self.acts[0]; N];
         for (x, &input) in x.iter_mut().zip(&self.inputs[at..at + N]) {
             *x = &self.acts[input as usize];
