@@ -3,7 +3,7 @@
 //! ```text
 //! for K formats        one scale for 256:  d = absmax/127, q = rne(x · (127/absmax))         [block of 256][token]
 //! for blocks of 32     one scale for 32, the same formula                                    [8 blocks of 32][token]
-//! for plain floats     f32 as they are, rows padded with zeros to a multiple of 16           [token][k]
+//! for plain floats     f32 as they are, rows padded with zeros to a multiple of 16 and more    [token][k]
 //! ```
 //! Where absmax is below 2^-100, d = 0 and all q = 0. Where it is infinite or a value is NaN, d = NaN and all q = 0: every
 //! product of that token is NaN then, at every level.
@@ -12,7 +12,7 @@ use super::Matrix;
 use crate::format::InputKind;
 use crate::isa::{self, Isa, OneToken, Op};
 use crate::naive::matmul::TINY;
-use crate::{Cpu, Format};
+use crate::{Cpu, Floats, Format};
 
 /// 256 activations with one scale. The order is that of use: what K formats without biases want beside the codes lies on one line.
 #[derive(Clone, Copy)]
@@ -63,7 +63,7 @@ pub struct Inputs {
     cols: usize,
     wide: Vec<Wide>,
     flat: Vec<Flat>,
-    float: Vec<f32>,
+    float: Floats,
     made: [bool; 3],
 }
 
@@ -105,9 +105,9 @@ impl Inputs {
             share(cpu, x.len(), blocks, tokens, &|block, out| isa::vectorize(level, QuantizeFlat { x, cols, block, out }));
         }
         if self.made[InputKind::F32 as usize] {
-            let padded = cols.next_multiple_of(16);
-            let rows = grow(&mut self.float, padded * tokens, 0.0);
-            share(cpu, x.len(), rows, padded, &|row, out| {
+            let stride = stride(cols);
+            let rows = self.float.reshape(stride * tokens);
+            share(cpu, x.len(), rows, stride, &|row, out| {
                 out[..cols].copy_from_slice(&x[row * cols..(row + 1) * cols]);
                 out[cols..].fill(0.0);
             });
@@ -147,9 +147,14 @@ impl Inputs {
 
     /// Row `token`, padded with zeros to a multiple of 16.
     pub(super) fn float(&self, token: usize) -> &[f32] {
-        let padded = self.cols.next_multiple_of(16);
-        &self.float[token * padded..(token + 1) * padded]
+        &self.float[token * stride(self.cols)..][..self.cols.next_multiple_of(16)]
     }
+}
+
+/// Floats from row to row: an odd number of cache lines, or those of several rows of some 4096 bytes would contend for the same places
+/// of the first cache.
+fn stride(cols: usize) -> usize {
+    cols.div_ceil(16) / 2 * 32 + 16
 }
 
 fn grow<T: Clone>(data: &mut Vec<T>, len: usize, empty: T) -> &mut [T] {
