@@ -122,11 +122,11 @@ pub fn matmul(cpu: Cpu, inputs: &Inputs, products: &mut [Product]) {
 /// Up to so many tokens the weights are streamed through registers row by row; beyond, tiles of rows and tokens.
 const FEW: usize = 8;
 
-/// Rows of one work item: some 256 KB of weights for few tokens, a few register tiles for many, more of them between, as what an
-/// item sets up is for 256 tokens; less where threads would go without, but whole register tiles.
+/// Rows of one work item: some 256 KB of weights for few tokens, a few register tiles for many, as many more between as tokens are fewer,
+/// since what an item sets up is for 256; less where threads would go without, but whole register tiles.
 fn chunk(cpu: Cpu, weight: &Matrix, tokens: usize) -> usize {
     let lanes = isa::lanes(cpu.level);
-    let most = if tokens > FEW { 4 * lanes * (256 / tokens).clamp(1, 8) } else { (1 << 18) / weight.row_bytes.max(1) };
+    let most = if tokens > FEW { 4 * lanes * (256 / tokens).max(1) } else { (1 << 18) / weight.row_bytes.max(1) };
     most.min(weight.rows / (4 * cpu.threads())).max(1).next_multiple_of(quantized::tile_rows(cpu.level, tokens))
 }
 
