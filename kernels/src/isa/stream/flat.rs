@@ -4,6 +4,8 @@
 //! row      [0] … [7] [8] …        eight blocks a step: products, two by two to one sum a block, f of the eight ──▶ parked
 //! eight rows parked               the chains, lanes are rows
 //! ```
+//! Signed bytes want all that memory gives, and one core gets more of it where it reads from several places at once: of these the eight
+//! rows are two from each quarter of a work item, four of them a step each in turn.
 
 use super::{ask_for, chains, codes, load32, looked_up, nibbles, pair_up, pairs_to_fours, signed};
 use crate::Format;
@@ -100,7 +102,7 @@ pub(super) fn q8_0(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) 
     multiply::<BYTES, Q8_0>(rows, row_bytes, x, out)
 }
 
-/// Eight rows at a time, blocks in the file's order, then their chains.
+/// Eight rows at a time, their f, then their chains.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn multiply<const N: usize, F: Known>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
@@ -118,11 +120,25 @@ fn multiply<const N: usize, F: Known>(rows: &[u8], row_bytes: usize, x: OneToken
         many = [0f32; 8 * PARKED + 7];
         &mut many
     };
+    let dx = |block: usize| x.flat[block / 8 * x.stride].d[block % 8];
+    let quarter = if F::CODES == Codes::Bytes && n.is_multiple_of(8) { out.len() / 8 * 2 } else { 0 };
+    for first in (0..quarter).step_by(2) {
+        for i in 0..2 {
+            let row = |quarters: usize| &rows[(quarters * quarter + first + i) * row_bytes..];
+            park_in_turn::<N, F>([row(0), row(1), row(2), row(3)], n, x, &mut parked[4 * i * n..]);
+        }
+        let mut f = [0f32; 8];
+        chains(parked, n, dx, &mut f);
+        for (i, f) in f.into_iter().enumerate() {
+            out[i % 4 * quarter + first + i / 4] = f;
+        }
+    }
+    let (rows, out) = (&rows[4 * quarter * row_bytes..], &mut out[4 * quarter..]);
     for (eight, out) in out.chunks_mut(8).enumerate() {
         for i in 0..out.len() {
             park::<N, F>(&rows[(8 * eight + i) * row_bytes..], n, x, &mut parked[i * n..]);
         }
-        chains(parked, n, |block| x.flat[block / 8 * x.stride].d[block % 8], out);
+        chains(parked, n, dx, out);
     }
     true
 }
@@ -137,7 +153,7 @@ fn park<const N: usize, F: Known>(rows: &[u8], n: usize, x: OneToken, parked: &m
         // Signed bytes come as fast unasked for.
         if F::CODES != Codes::Bytes {
             // Not all of these lines are others than the last ones; to ask twice costs less than to ask which.
-            ask_for(eight.as_ptr().cast(), 0..8 * N);
+            ask_for::<1>(eight.as_ptr().cast(), 0..8 * N);
         }
         *place = f::<N, F>(eight, &x.flat[i * x.stride]);
     }
@@ -145,6 +161,19 @@ fn park<const N: usize, F: Known>(rows: &[u8], n: usize, x: OneToken, parked: &m
         let mut last = [[0; N]; 8];
         last[..rest.len()].copy_from_slice(rest);
         places[eights.len()] = f::<N, F>(&last, &x.flat[eights.len() * x.stride]);
+    }
+}
+
+/// The same of four rows in turn, each of whole eights.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn park_in_turn<const N: usize, F: Known>(rows: [&[u8]; 4], n: usize, x: OneToken, parked: &mut [f32]) {
+    let rows = rows.map(|row| row.as_chunks::<N>().0.as_chunks::<8>().0);
+    for i in 0..n / 8 {
+        for (which, row) in rows.iter().enumerate() {
+            ask_for::<4>(row[i].as_ptr().cast(), 0..8 * N);
+            parked[which * n + 8 * i..][..8].copy_from_slice(&f::<N, F>(&row[i], &x.flat[i * x.stride]));
+        }
     }
 }
 
