@@ -63,11 +63,11 @@ fn assert_same(found: &[f32], expected: &[f32], what: &dyn Fn() -> String) {
     }
 }
 
-fn cols_of(format: Format) -> [usize; 3] {
+fn cols_of(format: Format) -> [usize; 4] {
     match format.block_len() {
-        1 => [3, 67, 256],
-        32 => [32, 512, 544],
-        _ => [256, 768, 1280],
+        1 => [3, 67, 256, 80],
+        32 => [32, 288, 544, 512],
+        _ => [256, 768, 1280, 1024],
     }
 }
 
@@ -77,7 +77,7 @@ fn every_level_format_and_shape_is_naive() {
     let mut inputs = Inputs::new();
     for format in Format::ALL {
         let mut numbers = Numbers(format as u64 + 1);
-        for (cols, rows) in cols_of(format).into_iter().zip([1, 77, 37]) {
+        for (cols, rows) in cols_of(format).into_iter().zip([1, 77, 37, 77]) {
             let bytes = numbers.weights(format, rows, cols);
             let x = numbers.floats(33 * cols);
             let all = expected(format, rows, cols, &bytes, &x);

@@ -7,7 +7,7 @@
 //! Signed bytes want all that memory gives, and one core gets more of it where it reads from several places at once: of these the eight
 //! rows are two from each quarter of a work item, four of them a step each in turn.
 
-use super::{ask_for, chains, codes, load32, looked_up, nibbles, pair_up, pairs_to_fours, signed};
+use super::{AHEAD_OF_EACH, ask_ahead, ask_for, chains, codes, load32, looked_up, nibbles, pair_up, pairs_to_fours, signed};
 use crate::Format;
 use crate::format::table::NONLINEAR;
 use crate::isa::OneToken;
@@ -153,7 +153,7 @@ fn park<const N: usize, F: Known>(rows: &[u8], n: usize, x: OneToken, parked: &m
         // Signed bytes come as fast unasked for.
         if F::CODES != Codes::Bytes {
             // Not all of these lines are others than the last ones; to ask twice costs less than to ask which.
-            ask_for::<1>(eight.as_ptr().cast(), 0..8 * N);
+            ask_for(eight.as_ptr().cast(), 0..8 * N);
         }
         *place = f::<N, F>(eight, &x.flat[i * x.stride]);
     }
@@ -171,7 +171,7 @@ fn park_in_turn<const N: usize, F: Known>(rows: [&[u8]; 4], n: usize, x: OneToke
     let rows = rows.map(|row| row.as_chunks::<N>().0.as_chunks::<8>().0);
     for i in 0..n / 8 {
         for (which, row) in rows.iter().enumerate() {
-            ask_for::<4>(row[i].as_ptr().cast(), 0..8 * N);
+            ask_ahead(row[i].as_ptr().cast(), AHEAD_OF_EACH, 0..8 * N);
             parked[which * n + 8 * i..][..8].copy_from_slice(&f::<N, F>(&row[i], &x.flat[i * x.stride]));
         }
     }

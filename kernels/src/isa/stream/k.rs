@@ -232,18 +232,18 @@ fn with_mins<const BYTES: usize>(
     headers: &mut Headers,
     waiting: &mut Waiting,
 ) -> [f32; 4] {
-    ask_for::<1>(blocks.as_ptr().cast(), 0..BYTES);
+    ask_for(blocks.as_ptr().cast(), 0..BYTES);
     let s0 = sum(blocks, 0, x.x[0], &headers.scales[headers.now]);
     let s = waiting.s();
-    ask_for::<1>(blocks.as_ptr().cast(), BYTES..2 * BYTES);
+    ask_for(blocks.as_ptr().cast(), BYTES..2 * BYTES);
     let s1 = sum(blocks, 1, x.x[1], &headers.scales[headers.now]);
     let f = waiting.f::<BYTES>(s);
     waiting.s[0] = pair_up(s0, s1);
     let read = headers.read(next);
-    ask_for::<1>(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
+    ask_for(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
     let s2 = sum(blocks, 2, x.x[2], &headers.scales[headers.now]);
     (waiting.n, waiting.d) = (headers.n(x), headers.d());
-    ask_for::<1>(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
+    ask_for(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
     let s3 = sum(blocks, 3, x.x[3], &headers.scales[headers.now]);
     waiting.s[1] = pair_up(s2, s3);
     (headers.dm_a, headers.b_c) = read;
@@ -306,14 +306,14 @@ fn fifth_bits<const BYTES: usize>(block: &[u8; BYTES], which: usize) -> __m256i 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn at_once<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], x: &Four, waiting: &mut Waiting) -> [f32; 4] {
-    ask_for::<1>(blocks.as_ptr().cast(), 0..BYTES);
+    ask_for(blocks.as_ptr().cast(), 0..BYTES);
     let s0 = sums::of(&blocks[0], x.x[0]);
     let s = waiting.s();
-    ask_for::<1>(blocks.as_ptr().cast(), BYTES..2 * BYTES);
+    ask_for(blocks.as_ptr().cast(), BYTES..2 * BYTES);
     let s1 = sums::of(&blocks[1], x.x[1]);
     let f = waiting.f::<BYTES>(s);
     waiting.s[0] = pair_up(s0, s1);
-    ask_for::<1>(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
+    ask_for(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
     let s2 = sums::of(&blocks[2], x.x[2]);
     let d = |at: usize| halves([&blocks[0], &blocks[1], &blocks[2], &blocks[3]], at);
     waiting.d[0] = d(match BYTES {
@@ -325,7 +325,7 @@ fn at_once<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], x: &Four, waiting: &mu
     if BYTES == Q2_K {
         (waiting.n, waiting.d[1]) = (sums::q2_k_mins(blocks, x.x), d(82));
     }
-    ask_for::<1>(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
+    ask_for(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
     let s3 = sums::of(&blocks[3], x.x[3]);
     waiting.s[1] = pair_up(s2, s3);
     f

@@ -51,19 +51,23 @@ pub(super) fn multiply(format: Format, rows: &[u8], row_bytes: usize, x: OneToke
 }
 
 /// Bytes from what is read to what is asked for, into the second cache: three pages, of which a small one ends the hardware's own
-/// reading ahead; less at each of several places, which the hardware serves better. Into the first cache nothing is asked for: its few
-/// places for lines under way would be taken.
-const fn ahead(places: usize) -> usize {
-    if places == 1 { 12 << 10 } else { 2 << 10 }
+/// reading ahead. Into the first cache nothing is asked for: its few places for lines under way would be taken.
+const AHEAD: usize = 12 << 10;
+
+/// The same at each of several places that are read in turn, which the hardware serves better.
+const AHEAD_OF_EACH: usize = 2 << 10;
+
+/// Asks for the lines `AHEAD` of these bytes from `from` on, each once where all bytes are named in turn.
+#[inline(always)]
+fn ask_for(from: *const u8, some: Range<usize>) {
+    ask_ahead(from, AHEAD, some);
 }
 
-/// Asks for the lines that correspond to these bytes from `from` on, where so many `PLACES` are read from in turn, each once where all
-/// bytes are named in turn.
 #[inline(always)]
-fn ask_for<const PLACES: usize>(from: *const u8, some: Range<usize>) {
+fn ask_ahead(from: *const u8, ahead: usize, some: Range<usize>) {
     for line in some.start.div_ceil(64)..some.end.div_ceil(64) {
         // SAFETY: a hint, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(const { ahead(PLACES) } + 64 * line).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(ahead + 64 * line).cast()) }
     }
 }
 
