@@ -21,7 +21,7 @@ pub(crate) struct Wide {
     /// Four codes a word, as they are broadcast.
     pub(crate) q: [[u8; 4]; 64],
     /// Sums of 16, in their order, times -16: half of what codes that are 32 too large have to give back.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // one shape of 256 bits has need of it
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // one shape of x86 has need of it
     pub(crate) minus16: [i16; 16],
     /// Sums of 32 as pairs of i16, as [`Wide::pairs16`].
     pub(crate) pairs32: [i32; 4],

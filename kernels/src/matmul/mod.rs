@@ -11,7 +11,7 @@
 //!   cols is no multiple of 16, the last partial sums miss a turn.
 //!
 //! Shapes: lanes are rows of the weights, so nothing is summed across lanes (`quantized.rs`); plain floats take lanes
-//! along k (`float.rs`), and so do most formats by one token on 256-bit x86 (`isa/stream`). One parallel region
+//! along k (`float.rs`), and so do most formats by one token on x86 (`isa/stream`). One parallel region
 //! for all products that share their inputs.
 
 mod codebook;

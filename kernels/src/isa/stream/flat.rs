@@ -7,24 +7,24 @@
 //! Signed bytes want all that memory gives, and one core gets more of it where it reads from several places at once: of these the eight
 //! rows are two from each quarter of a work item, four of them a step each in turn.
 
-use super::{AHEAD_OF_EACH, ask_ahead, ask_for, chains, codes, load32, looked_up, nibbles, pair_up, pairs_to_fours, signed};
+use super::{AHEAD_OF_EACH, Width, ask_ahead, ask_for, chains, codes, load32, looked_up, nibbles, pair_up, pairs_to_fours, signed};
 use crate::Format;
 use crate::format::table::NONLINEAR;
 use crate::isa::OneToken;
 use crate::matmul::Flat;
 use std::arch::x86_64::*;
 
-const BYTES: usize = Format::Q8_0.block_bytes();
+pub(super) const BYTES: usize = Format::Q8_0.block_bytes();
 
 /// Q4_0 and IQ4_NL have blocks of this size; they are told apart by what their codes mean.
-const NIBBLES: usize = Format::Q4_0.block_bytes();
+pub(super) const NIBBLES: usize = Format::Q4_0.block_bytes();
 
-const FIFTHS: usize = Format::Q5_0.block_bytes();
-const WITH_MIN: usize = Format::Q4_1.block_bytes();
+pub(super) const FIFTHS: usize = Format::Q5_0.block_bytes();
+pub(super) const WITH_MIN: usize = Format::Q4_1.block_bytes();
 
 /// What codes stand for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Codes {
+pub(super) enum Codes {
     /// Four bits: themselves, 8 taken off.
     Biased,
     /// Five bits, the fifth apart: themselves, 16 taken off.
@@ -38,16 +38,16 @@ enum Codes {
 }
 
 /// A format whose codes are known when its loops are compiled, so that no block asks what they are.
-trait Known {
+pub(super) trait Known {
     const CODES: Codes;
 }
 
-struct Q4_0;
-struct Q4_1;
+pub(super) struct Q4_0;
+pub(super) struct Q4_1;
 #[allow(non_camel_case_types)]
-struct IQ4_NL;
-struct Q5_0;
-struct Q8_0;
+pub(super) struct IQ4_NL;
+pub(super) struct Q5_0;
+pub(super) struct Q8_0;
 
 impl Known for Q4_0 {
     const CODES: Codes = Codes::Biased;
@@ -72,40 +72,12 @@ impl Known for Q8_0 {
 /// Longest row, in blocks, of which eight are parked: 16 KB.
 const PARKED: usize = 512;
 
-/// Rows of Q4_0: whether they are short enough to be parked.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q4_0(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
-    multiply::<NIBBLES, Q4_0>(rows, row_bytes, x, out)
-}
-
-/// The same of Q5_0.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q5_0(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
-    multiply::<FIFTHS, Q5_0>(rows, row_bytes, x, out)
-}
-
-/// The same of Q4_1.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q4_1(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
-    multiply::<WITH_MIN, Q4_1>(rows, row_bytes, x, out)
-}
-
-/// The same of IQ4_NL.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn iq4_nl(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
-    multiply::<NIBBLES, IQ4_NL>(rows, row_bytes, x, out)
-}
-
-/// The same of Q8_0.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q8_0(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
-    multiply::<BYTES, Q8_0>(rows, row_bytes, x, out)
-}
-
-/// Eight rows at a time, their f, then their chains.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn multiply<const N: usize, F: Known>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+/// Eight rows at a time, their f, then their chains: whether they are short enough to be parked.
+///
+/// # Safety
+/// This and what it calls is inlined into a function that enables what `W` needs, and so AVX2, FMA and F16C.
+#[inline(always)]
+pub(super) unsafe fn multiply<W: Width, const N: usize, F: Known>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
     let n = row_bytes / N;
     if n > PARKED {
         return false;
@@ -125,10 +97,11 @@ fn multiply<const N: usize, F: Known>(rows: &[u8], row_bytes: usize, x: OneToken
     for first in (0..quarter).step_by(2) {
         for i in 0..2 {
             let row = |quarters: usize| &rows[(quarters * quarter + first + i) * row_bytes..];
-            park_in_turn::<N, F>([row(0), row(1), row(2), row(3)], n, x, &mut parked[4 * i * n..]);
+            // SAFETY (all): as here.
+            unsafe { park_in_turn::<W, N, F>([row(0), row(1), row(2), row(3)], n, x, &mut parked[4 * i * n..]) };
         }
         let mut f = [0f32; 8];
-        chains(parked, n, dx, &mut f);
+        unsafe { chains(parked, n, dx, &mut f) };
         for (i, f) in f.into_iter().enumerate() {
             out[i % 4 * quarter + first + i / 4] = f;
         }
@@ -136,17 +109,19 @@ fn multiply<const N: usize, F: Known>(rows: &[u8], row_bytes: usize, x: OneToken
     let (rows, out) = (&rows[4 * quarter * row_bytes..], &mut out[4 * quarter..]);
     for (eight, out) in out.chunks_mut(8).enumerate() {
         for i in 0..out.len() {
-            park::<N, F>(&rows[(8 * eight + i) * row_bytes..], n, x, &mut parked[i * n..]);
+            unsafe { park::<W, N, F>(&rows[(8 * eight + i) * row_bytes..], n, x, &mut parked[i * n..]) };
         }
-        chains(parked, n, dx, out);
+        unsafe { chains(parked, n, dx, out) };
     }
     true
 }
 
 /// f of the `n` blocks of the first of these rows, in whole eights: what the last of them takes from the next row is not used.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn park<const N: usize, F: Known>(rows: &[u8], n: usize, x: OneToken, parked: &mut [f32]) {
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn park<W: Width, const N: usize, F: Known>(rows: &[u8], n: usize, x: OneToken, parked: &mut [f32]) {
     let (eights, rest) = rows.as_chunks::<N>().0.as_chunks::<8>();
     let places = &mut parked.as_chunks_mut::<8>().0[..n.div_ceil(8)];
     for (i, (eight, place)) in eights.iter().zip(&mut *places).enumerate() {
@@ -155,32 +130,53 @@ fn park<const N: usize, F: Known>(rows: &[u8], n: usize, x: OneToken, parked: &m
             // Not all of these lines are others than the last ones; to ask twice costs less than to ask which.
             ask_for(eight.as_ptr().cast(), 0..8 * N);
         }
-        *place = f::<N, F>(eight, &x.flat[i * x.stride]);
+        // SAFETY (both): as here.
+        *place = unsafe { f::<W, N, F>(eight, &x.flat[i * x.stride]) };
     }
     if eights.len() < places.len() {
         let mut last = [[0; N]; 8];
         last[..rest.len()].copy_from_slice(rest);
-        places[eights.len()] = f::<N, F>(&last, &x.flat[eights.len() * x.stride]);
+        places[eights.len()] = unsafe { f::<W, N, F>(&last, &x.flat[eights.len() * x.stride]) };
     }
 }
 
 /// The same of four rows in turn, each of whole eights.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn park_in_turn<const N: usize, F: Known>(rows: [&[u8]; 4], n: usize, x: OneToken, parked: &mut [f32]) {
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn park_in_turn<W: Width, const N: usize, F: Known>(rows: [&[u8]; 4], n: usize, x: OneToken, parked: &mut [f32]) {
     let rows = rows.map(|row| row.as_chunks::<N>().0.as_chunks::<8>().0);
     for i in 0..n / 8 {
         for (which, row) in rows.iter().enumerate() {
             ask_ahead(row[i].as_ptr().cast(), AHEAD_OF_EACH, 0..8 * N);
-            parked[which * n + 8 * i..][..8].copy_from_slice(&f::<N, F>(&row[i], &x.flat[i * x.stride]));
+            // SAFETY: as here.
+            let f = unsafe { f::<W, N, F>(&row[i], &x.flat[i * x.stride]) };
+            parked[which * n + 8 * i..][..8].copy_from_slice(&f);
         }
     }
 }
 
 /// f of eight blocks.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn f<W: Width, const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat) -> [f32; 8] {
+    // SAFETY: as here.
+    unsafe {
+        let s = match F::CODES {
+            Codes::Bytes => W::bytes(blocks, x),
+            Codes::Biased | Codes::Fifths | Codes::Affine | Codes::Nonlinear => dots::<N, F>(blocks, x),
+        };
+        in_floats::<N, F>(blocks, x, s)
+    }
+}
+
+/// S of eight blocks.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn f<const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat) -> [f32; 8] {
+pub(super) fn dots<const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat) -> __m256i {
     let q = codes(&x.q);
     let product = |i: usize| product::<N, F>(&blocks[i], load32(q, 32 * i));
     // Sums of blocks 0 to 3 in one lane, of 4 to 7 in the other, once the lanes of both are added.
@@ -204,11 +200,17 @@ fn f<const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat) -> [f32; 8] {
             _mm256_add_epi32(a, b)
         }
     };
-    let s = match F::CODES {
+    match F::CODES {
         Codes::Biased => _mm256_sub_epi32(s, _mm256_slli_epi32::<3>(sums(x))),
         Codes::Fifths => _mm256_sub_epi32(s, _mm256_slli_epi32::<4>(sums(x))),
         Codes::Affine | Codes::Nonlinear | Codes::Bytes => s,
-    };
+    }
+}
+
+/// f of eight blocks, whose S are these.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn in_floats<const N: usize, F: Known>(blocks: &[[u8; N]; 8], x: &Flat, s: __m256i) -> [f32; 8] {
     let d = _mm256_cvtph_ps(halves::<N, 0>(blocks));
     let f = _mm256_mul_ps(d, _mm256_cvtepi32_ps(s));
     floats8(match F::CODES {
@@ -267,7 +269,7 @@ fn fours16([a, b, c, d]: [__m256i; 4]) -> __m256i {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn sums(x: &Flat) -> __m256i {
+pub(super) fn sums(x: &Flat) -> __m256i {
     // SAFETY: 8 words.
     unsafe { _mm256_loadu_si256(x.sums.as_ptr().cast()) }
 }

@@ -9,7 +9,7 @@
 //! scales out of a header) therefore runs beside the products of other blocks. Blocks are read in the file's order, no more
 //! than four headers ahead of it, or the hardware's own reading ahead falls out of step.
 
-use super::{ask_for, chains, codes, halves, load16, load32, pair_up, pairs_to_fours, sums};
+use super::{Width, ask_for, chains, codes, halves, load16, load32, pair_up, pairs_to_fours, sums};
 use crate::Format;
 use crate::isa::OneToken;
 use crate::matmul::Wide;
@@ -33,8 +33,11 @@ const SOON: usize = 128;
 const FOURS: usize = 64;
 
 /// Rows of the format whose blocks have `BYTES`: whether they are short enough to be parked.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn multiply<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+///
+/// # Safety
+/// This and what it calls is inlined into a function that enables what `W` needs, and so AVX2, FMA and F16C.
+#[inline(always)]
+pub(super) unsafe fn multiply<W: Width, const BYTES: usize>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
     let n = row_bytes / BYTES;
     // n over its greatest common divisor with 4.
     let fours = n >> n.trailing_zeros().min(2);
@@ -42,9 +45,11 @@ pub(super) fn multiply<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: One
         return false;
     }
     let block = |i: usize| &x.wide[i % n * x.stride];
-    let mut each = [Four::new([block(0), block(1), block(2), block(3)]); FOURS];
-    for (i, four) in each[..fours].iter_mut().enumerate().skip(1) {
-        *four = Four::new([block(4 * i), block(4 * i + 1), block(4 * i + 2), block(4 * i + 3)]);
+    // SAFETY: AVX2 is here.
+    let four = |i: usize| unsafe { Four::new([block(4 * i), block(4 * i + 1), block(4 * i + 2), block(4 * i + 3)]) };
+    let mut each = [four(0); FOURS];
+    for (i, place) in each[..fours].iter_mut().enumerate().skip(1) {
+        *place = four(i);
     }
     let together = (SOON / n).next_multiple_of(8).max(8);
     // Few rows are long, and clearing for all of them what those need would show.
@@ -57,30 +62,38 @@ pub(super) fn multiply<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: One
         &mut many
     };
     for (rows, out) in rows.chunks(together * row_bytes).zip(out.chunks_mut(together)) {
-        park::<BYTES>(rows.as_chunks().0, &each[..fours], parked);
-        chains(parked[1..].as_flattened(), n, |block| x.wide[block * x.stride].d, out);
+        // SAFETY: as here.
+        unsafe {
+            park::<W, BYTES>(rows.as_chunks().0, &each[..fours], parked);
+            chains(parked[1..].as_flattened(), n, |block| x.wide[block * x.stride].d, out);
+        }
     }
     true
 }
 
 /// f of all blocks, four a place, from place 1 on: the first step ends nothing. They meet the fours in `x`, again and again.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn park<const BYTES: usize>(blocks: &[[u8; BYTES]], x: &[Four], parked: &mut [[f32; 4]]) {
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn park<W: Width, const BYTES: usize>(blocks: &[[u8; BYTES]], x: &[Four], parked: &mut [[f32; 4]]) {
     let (fours, rest) = blocks.as_chunks::<4>();
     let mut last = [[0; BYTES]; 4];
     last[..rest.len()].copy_from_slice(rest);
     let four = |i: usize| fours.get(i).unwrap_or(&last);
-    let (mut headers, mut waiting) = (Headers::of(four(0)), Waiting::nothing());
     let (mut at, steps) = (0, blocks.len().div_ceil(4));
-    for (i, place) in parked[..steps].iter_mut().enumerate() {
-        *place = match BYTES {
-            Q4_K | Q5_K => with_mins([four(i), four(i + 1)], &x[at], &mut headers, &mut waiting),
-            _ => at_once(four(i), &x[at], &mut waiting),
-        };
-        at = if at + 1 == x.len() { 0 } else { at + 1 };
+    // SAFETY: as here.
+    unsafe {
+        let (mut headers, mut waiting) = (Headers::of(four(0)), Waiting::nothing());
+        for (i, place) in parked[..steps].iter_mut().enumerate() {
+            *place = match BYTES {
+                Q4_K | Q5_K => with_mins::<W, BYTES>([four(i), four(i + 1)], &x[at], &mut headers, &mut waiting),
+                _ => at_once::<W, BYTES>(four(i), &x[at], &mut waiting),
+            };
+            at = if at + 1 == x.len() { 0 } else { at + 1 };
+        }
+        parked[steps] = waiting.f::<BYTES>(waiting.s());
     }
-    parked[steps] = waiting.f::<BYTES>(waiting.s());
 }
 
 /// Four blocks of activations.
@@ -159,11 +172,11 @@ impl Scales {
         }
     }
 
-    /// Scale `group` of block `block`, in all lanes.
-    #[target_feature(enable = "avx2,fma,f16c")]
-    #[inline]
-    fn get(&self, block: usize, group: usize) -> __m256i {
-        _mm256_set1_epi32(self.0[block % 2 + group / 4 * 2][block / 2 * 4 + group % 4])
+    /// Those of block `block`, 0 … 3 and 4 … 7.
+    #[inline(always)]
+    fn of(&self, block: usize) -> [&[i32; 4]; 2] {
+        let four = |i: usize| &self.0[block % 2 + 2 * i].as_chunks().0[block / 2];
+        [four(0), four(1)]
     }
 }
 
@@ -224,31 +237,38 @@ impl Headers {
 }
 
 /// Takes in four blocks of Q4_K or Q5_K, looks at the next four, and gives f of those before.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn with_mins<const BYTES: usize>(
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn with_mins<W: Width, const BYTES: usize>(
     [blocks, next]: [&[[u8; BYTES]; 4]; 2],
     x: &Four,
     headers: &mut Headers,
     waiting: &mut Waiting,
 ) -> [f32; 4] {
-    ask_for(blocks.as_ptr().cast(), 0..BYTES);
-    let s0 = sum(blocks, 0, x.x[0], &headers.scales[headers.now]);
-    let s = waiting.s();
-    ask_for(blocks.as_ptr().cast(), BYTES..2 * BYTES);
-    let s1 = sum(blocks, 1, x.x[1], &headers.scales[headers.now]);
-    let f = waiting.f::<BYTES>(s);
-    waiting.s[0] = pair_up(s0, s1);
-    let read = headers.read(next);
-    ask_for(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
-    let s2 = sum(blocks, 2, x.x[2], &headers.scales[headers.now]);
-    (waiting.n, waiting.d) = (headers.n(x), headers.d());
-    ask_for(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
-    let s3 = sum(blocks, 3, x.x[3], &headers.scales[headers.now]);
-    waiting.s[1] = pair_up(s2, s3);
-    (headers.dm_a, headers.b_c) = read;
-    headers.now = 1 - headers.now;
-    f
+    // SAFETY: as here.
+    unsafe {
+        let scales = |which: usize| headers.scales[headers.now].of(which);
+        ask_for(blocks.as_ptr().cast(), 0..BYTES);
+        let s0 = W::scaled(&blocks[0], x.x[0], scales(0));
+        let s = waiting.s();
+        ask_for(blocks.as_ptr().cast(), BYTES..2 * BYTES);
+        let s1 = W::scaled(&blocks[1], x.x[1], scales(1));
+        let f = waiting.f::<BYTES>(s);
+        waiting.s[0] = pair_up(s0, s1);
+        let read = headers.read(next);
+        let scales = |which: usize| headers.scales[headers.now].of(which);
+        ask_for(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
+        let s2 = W::scaled(&blocks[2], x.x[2], scales(2));
+        (waiting.n, waiting.d) = (headers.n(x), headers.d());
+        ask_for(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
+        let s3 = W::scaled(&blocks[3], x.x[3], scales(3));
+        waiting.s[1] = pair_up(s2, s3);
+        (headers.dm_a, headers.b_c) = read;
+        headers.now = 1 - headers.now;
+        f
+    }
 }
 
 /// The first 16 bytes of blocks `first` and `first` + 2.
@@ -269,11 +289,12 @@ fn six_bits(whole: __m256i, low: __m256i) -> __m256i {
     _mm256_or_si256(whole, _mm256_and_si256(low, _mm256_setr_epi64x(0, -1, 0, -1)))
 }
 
-/// Partial sums of S.
+/// Partial sums of S of one block of Q4_K or Q5_K.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn sum<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], which: usize, x: &Wide, scales: &Scales) -> __m256i {
-    let (block, q) = (&blocks[which], codes(&x.q));
+pub(super) fn scaled<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: [&[i32; 4]; 2]) -> __m256i {
+    let q = codes(&x.q);
+    let scale = |group: usize| _mm256_set1_epi32(scales[group / 4][group % 4]);
     let low = _mm256_set1_epi8(15);
     let mut sum = _mm256_setzero_si256();
     for j in 0..4 {
@@ -282,8 +303,8 @@ fn sum<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], which: usize, x: &Wide, sc
         if BYTES == Q5_K {
             (a, b) = (_mm256_or_si256(a, fifth_bits(block, 2 * j)), _mm256_or_si256(b, fifth_bits(block, 2 * j + 1)));
         }
-        let a = _mm256_madd_epi16(_mm256_maddubs_epi16(a, load32(q, 64 * j)), scales.get(which, 2 * j));
-        let b = _mm256_madd_epi16(_mm256_maddubs_epi16(b, load32(q, 64 * j + 32)), scales.get(which, 2 * j + 1));
+        let a = _mm256_madd_epi16(_mm256_maddubs_epi16(a, load32(q, 64 * j)), scale(2 * j));
+        let b = _mm256_madd_epi16(_mm256_maddubs_epi16(b, load32(q, 64 * j + 32)), scale(2 * j + 1));
         sum = _mm256_add_epi32(sum, _mm256_add_epi32(a, b));
     }
     sum
@@ -303,32 +324,37 @@ fn fifth_bits<const BYTES: usize>(block: &[u8; BYTES], which: usize) -> __m256i 
 }
 
 /// Takes in four blocks that need no look ahead, and gives f of those before.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn at_once<const BYTES: usize>(blocks: &[[u8; BYTES]; 4], x: &Four, waiting: &mut Waiting) -> [f32; 4] {
-    ask_for(blocks.as_ptr().cast(), 0..BYTES);
-    let s0 = sums::of(&blocks[0], x.x[0]);
-    let s = waiting.s();
-    ask_for(blocks.as_ptr().cast(), BYTES..2 * BYTES);
-    let s1 = sums::of(&blocks[1], x.x[1]);
-    let f = waiting.f::<BYTES>(s);
-    waiting.s[0] = pair_up(s0, s1);
-    ask_for(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
-    let s2 = sums::of(&blocks[2], x.x[2]);
-    let d = |at: usize| halves([&blocks[0], &blocks[1], &blocks[2], &blocks[3]], at);
-    waiting.d[0] = d(match BYTES {
-        Q2_K => 80,
-        Q3_K => 108,
-        Q6_K => 208,
-        _ => 0,
-    });
-    if BYTES == Q2_K {
-        (waiting.n, waiting.d[1]) = (sums::q2_k_mins(blocks, x.x), d(82));
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn at_once<W: Width, const BYTES: usize>(blocks: &[[u8; BYTES]; 4], x: &Four, waiting: &mut Waiting) -> [f32; 4] {
+    // SAFETY: as here.
+    unsafe {
+        ask_for(blocks.as_ptr().cast(), 0..BYTES);
+        let s0 = W::sum(&blocks[0], x.x[0]);
+        let s = waiting.s();
+        ask_for(blocks.as_ptr().cast(), BYTES..2 * BYTES);
+        let s1 = W::sum(&blocks[1], x.x[1]);
+        let f = waiting.f::<BYTES>(s);
+        waiting.s[0] = pair_up(s0, s1);
+        ask_for(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
+        let s2 = W::sum(&blocks[2], x.x[2]);
+        let d = |at: usize| halves([&blocks[0], &blocks[1], &blocks[2], &blocks[3]], at);
+        waiting.d[0] = d(match BYTES {
+            Q2_K => 80,
+            Q3_K => 108,
+            Q6_K => 208,
+            _ => 0,
+        });
+        if BYTES == Q2_K {
+            (waiting.n, waiting.d[1]) = (sums::q2_k_mins(blocks, x.x), d(82));
+        }
+        ask_for(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
+        let s3 = W::sum(&blocks[3], x.x[3]);
+        waiting.s[1] = pair_up(s2, s3);
+        f
     }
-    ask_for(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
-    let s3 = sums::of(&blocks[3], x.x[3]);
-    waiting.s[1] = pair_up(s2, s3);
-    f
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -1,4 +1,4 @@
-//! Products by one token on 256-bit x86: the weights streamed once, in address order, lanes along k.
+//! Products by one token on x86: the weights streamed once, in address order, lanes along k.
 //!
 //! ```text
 //!        ┌ four blocks ┐        32 codes × 32 activations ──maddubs──▶ 16 × i16 ──madd scales──▶ 8 × i32
@@ -7,7 +7,8 @@
 //! ```
 //! One token cannot share a transposition, which is what lanes of rows cost ([`super::Isa::load_rows`]). S and N are exact
 //! in any order, so the bits are those of every other shape. AVX-VNNI's sums of four would have to be packed again for
-//! the scales, so every level with 256 bits runs this, AVX-512 too.
+//! the scales, so every level with 256 bits runs this. With 512 ([`Width`]) the products of the formats that models come in most are
+//! made 64 at a time ([`wide`]); headers, f and chains stay as they are.
 //!
 //! Blocks are taken in the file's order, their f parked, and made chains of afterwards ([`chains`]); what is parked must be little,
 //! or it leaves the first cache while weights stream through. Formats with codebooks ([`codebook`]) have so much to look up that they
@@ -25,28 +26,126 @@ mod codebook;
 mod flat;
 mod k;
 mod sums;
+mod wide;
 
 use super::OneToken;
 use crate::Format;
+use crate::matmul::{Flat, Wide};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 /// [`super::by_one_token`] on 256-bit x86.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn multiply(format: Format, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
-    match format {
-        Format::Q2_K => k::multiply::<{ k::Q2_K }>(rows, row_bytes, x, out),
-        Format::Q3_K => k::multiply::<{ k::Q3_K }>(rows, row_bytes, x, out),
-        Format::Q4_K => k::multiply::<{ k::Q4_K }>(rows, row_bytes, x, out),
-        Format::Q5_K => k::multiply::<{ k::Q5_K }>(rows, row_bytes, x, out),
-        Format::Q6_K => k::multiply::<{ k::Q6_K }>(rows, row_bytes, x, out),
-        Format::IQ4_XS => k::multiply::<{ k::IQ4_XS }>(rows, row_bytes, x, out),
-        Format::Q8_0 => flat::q8_0(rows, row_bytes, x, out),
-        Format::Q4_0 => flat::q4_0(rows, row_bytes, x, out),
-        Format::Q5_0 => flat::q5_0(rows, row_bytes, x, out),
-        Format::Q4_1 => flat::q4_1(rows, row_bytes, x, out),
-        Format::IQ4_NL => flat::iq4_nl(rows, row_bytes, x, out),
-        _ => codebook::multiply(format, rows, row_bytes, x, out),
+pub(super) fn multiply_256(format: Format, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    // SAFETY: what `Bits256` needs is enabled here.
+    unsafe { multiply::<Bits256>(format, rows, row_bytes, x, out) }
+}
+
+/// The same on 512-bit x86.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn multiply_512(format: Format, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    // SAFETY: as above, `Bits512`.
+    unsafe { multiply::<Bits512>(format, rows, row_bytes, x, out) }
+}
+
+/// # Safety
+/// What `W` needs is here.
+unsafe fn multiply<W: Width>(format: Format, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    // SAFETY: so the caller says.
+    unsafe {
+        match format {
+            Format::Q2_K => W::k::<{ k::Q2_K }>(rows, row_bytes, x, out),
+            Format::Q3_K => W::k::<{ k::Q3_K }>(rows, row_bytes, x, out),
+            Format::Q4_K => W::k::<{ k::Q4_K }>(rows, row_bytes, x, out),
+            Format::Q5_K => W::k::<{ k::Q5_K }>(rows, row_bytes, x, out),
+            Format::Q6_K => W::k::<{ k::Q6_K }>(rows, row_bytes, x, out),
+            Format::IQ4_XS => W::k::<{ k::IQ4_XS }>(rows, row_bytes, x, out),
+            Format::Q8_0 => W::flat::<{ flat::BYTES }, flat::Q8_0>(rows, row_bytes, x, out),
+            Format::Q4_0 => W::flat::<{ flat::NIBBLES }, flat::Q4_0>(rows, row_bytes, x, out),
+            Format::Q5_0 => W::flat::<{ flat::FIFTHS }, flat::Q5_0>(rows, row_bytes, x, out),
+            Format::Q4_1 => W::flat::<{ flat::WITH_MIN }, flat::Q4_1>(rows, row_bytes, x, out),
+            Format::IQ4_NL => W::flat::<{ flat::NIBBLES }, flat::IQ4_NL>(rows, row_bytes, x, out),
+            _ => codebook::multiply(format, rows, row_bytes, x, out),
+        }
+    }
+}
+
+/// How wide the vectors are that products of a block are made with.
+///
+/// # Safety
+/// Of every method: what the width needs is here, and AVX2, FMA and F16C.
+trait Width {
+    /// [`k::multiply`], in a function of its own.
+    unsafe fn k<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool;
+    /// [`flat::multiply`], likewise.
+    unsafe fn flat<const N: usize, F: flat::Known>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool;
+    /// Partial sums of S of one block of Q4_K or Q5_K, whose scales are 0 … 3 and 4 … 7, each twice as 16 bits.
+    unsafe fn scaled<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: [&[i32; 4]; 2]) -> __m256i;
+    /// The same of the other formats in blocks of 256.
+    unsafe fn sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide) -> __m256i;
+    /// S of eight blocks of signed bytes.
+    unsafe fn bytes<const N: usize>(blocks: &[[u8; N]; 8], x: &Flat) -> __m256i;
+}
+
+struct Bits256;
+
+impl Width for Bits256 {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn k<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+        // SAFETY (both): the features are enabled.
+        unsafe { k::multiply::<Self, BYTES>(rows, row_bytes, x, out) }
+    }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn flat<const N: usize, F: flat::Known>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+        unsafe { flat::multiply::<Self, N, F>(rows, row_bytes, x, out) }
+    }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    unsafe fn scaled<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: [&[i32; 4]; 2]) -> __m256i {
+        k::scaled(block, x, scales)
+    }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    unsafe fn sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide) -> __m256i {
+        sums::of(block, x)
+    }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    unsafe fn bytes<const N: usize>(blocks: &[[u8; N]; 8], x: &Flat) -> __m256i {
+        flat::dots::<N, flat::Q8_0>(blocks, x)
+    }
+}
+
+/// AVX-512 F, BW, DQ, VL and VNNI.
+struct Bits512;
+
+impl Width for Bits512 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    unsafe fn k<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+        // SAFETY (both): the features are enabled.
+        unsafe { k::multiply::<Self, BYTES>(rows, row_bytes, x, out) }
+    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    unsafe fn flat<const N: usize, F: flat::Known>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+        unsafe { flat::multiply::<Self, N, F>(rows, row_bytes, x, out) }
+    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn scaled<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: [&[i32; 4]; 2]) -> __m256i {
+        wide::scaled(block, x, scales)
+    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide) -> __m256i {
+        match BYTES {
+            k::Q6_K => wide::q6_k(block, x),
+            _ => sums::of(block, x),
+        }
+    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn bytes<const N: usize>(blocks: &[[u8; N]; 8], x: &Flat) -> __m256i {
+        wide::bytes(blocks, x)
     }
 }
 
