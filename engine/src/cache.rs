@@ -5,8 +5,7 @@
 
 use crate::error::{Error, Fault, Result};
 pub use hob_kernels::attention::KvType;
-use hob_kernels::attention::Window;
-use hob_kernels::naive::attention::BLOCK;
+use hob_kernels::attention::{BLOCK, Window};
 pub use hob_kernels::recurrent::StateSize;
 use pair::Pair;
 pub use saved::{Part, Saved};

@@ -6,6 +6,7 @@
 // Loops over arrays of registers count them, so that the compiler keeps them registers.
 #![allow(clippy::needless_range_loop)]
 
+mod activations;
 pub mod attention;
 pub mod ceiling;
 mod floats;

@@ -59,7 +59,7 @@ pub(super) struct Work {
 const REGIONS: f64 = 6.0;
 const REGIONS_OF_EXPERTS: f64 = 2.0;
 /// Positions that attention takes together, whether a query sees them all or not.
-pub(super) const BLOCK: usize = hob_kernels::naive::attention::BLOCK;
+pub(super) const BLOCK: usize = hob_kernels::attention::BLOCK;
 /// Products that take the input of another, where there is that one.
 const SHARED: [(&str, &str); 4] =
     [(".attn_k.", ".attn_q."), (".attn_v.", ".attn_q."), (".attn_kv_a_mqa.", ".attn_q_a."), (".ffn_up", ".ffn_gate")];

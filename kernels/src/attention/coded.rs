@@ -10,12 +10,11 @@
 //! What codes mean is written in [`crate::naive::cache`]. A factor belongs to its position alone, so a block is written position by
 //! position, in any order, and what is written again changes nothing beside it.
 
-use super::kernel::fetch;
 use super::kind::{GROUP, MOST_TURNED};
-use super::stored::{Keys, Layout, Rows, Stored};
+use super::shape::BLOCK;
+use super::stored::{Keys, Layout, Rows, Stored, fetch};
 use super::turn::turn;
 use crate::isa::Isa;
-use crate::naive::attention::BLOCK;
 use std::marker::PhantomData;
 use std::ops::Range;
 

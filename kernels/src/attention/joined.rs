@@ -7,15 +7,15 @@
 //! then the entries' state merges into the positions', and the sink comes last
 //! ```
 
+use super::call::{Lane, Tile, Work};
 use super::pages::{Numbers, each};
+use super::shape::{Attend, BLOCK};
 use super::shared::{RowScores, rows_together};
+use super::store::KvStore;
 use super::stored::{Layout, Stored, Widen};
-use super::tile::Tile;
 use super::turn::Turn;
-use super::{Attend, KvStore, Lane, Work};
 use crate::Cpu;
 use crate::isa::{lanes, vectorize};
-use crate::naive::attention::BLOCK;
 use crate::pool::Disjoint;
 
 /// Attention of q `[tokens, heads, key_dim]` over the lane's store and over `chosen[token]` of `entries`; both stores hold values

@@ -8,10 +8,10 @@
 //! R is up to [`ROWS`]; C is what the registers have room for. Lanes are outputs in both products, so every output is one
 //! chain of fma in the order of [`crate::naive::attention`], and nothing is ever summed across lanes.
 
+use super::shape::BLOCK;
 use super::stored::{Keys, Rows, Stored};
 use super::turn::turn;
 use crate::isa::{Isa, Op, Outlined};
-use crate::naive::attention::BLOCK;
 use crate::ops::{Softcap, math};
 use std::ops::Range;
 
@@ -166,21 +166,6 @@ fn channels<I: Isa, S: Stored, const R: usize, const C: usize>(isa: I, it: &mut 
         for c in 0..C {
             isa.store(acc[r][c], &mut o[c * I::LANES..]);
         }
-    }
-}
-
-/// Asks for the cache lines of `len` numbers from `at` on, where there are that many. Each step of a product asks for as
-/// much as it works on, in the order of addresses: requests in bursts, in the order of use, once a line only, or two blocks ahead
-/// cost more than they bring.
-#[inline(always)]
-pub(super) fn fetch<I: Isa, U>(isa: I, ahead: &[U], at: usize, len: usize) {
-    let line = 64 / size_of::<U>();
-    let mut i = 0;
-    while i < len {
-        if let Some(x) = ahead.get(at + i) {
-            isa.prefetch(std::ptr::from_ref(x).cast());
-        }
-        i += line;
     }
 }
 

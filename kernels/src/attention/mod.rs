@@ -4,87 +4,30 @@
 //! from position 0 of the sequence, fix the order of every sum. So the answer does not depend on how a context was fed, on
 //! what else is in the batch, or on how many threads share a head.
 
+mod call;
 mod coded;
 mod joined;
 mod kernel;
 mod kind;
 mod pages;
+mod shape;
 mod shared;
 mod store;
 mod stored;
 mod tile;
 mod turn;
 
+pub use call::Lane;
 pub use joined::{Index, attend_joined, choose};
 pub use kind::{GROUP, KvType};
 pub use pages::AllocError;
+pub use shape::{Attend, BLOCK, CHUNK, Window};
 pub use store::KvStore;
 
 use crate::Cpu;
 use crate::pool::Disjoint;
-use kernel::ROWS;
-use smallvec::SmallVec;
+use call::{Part, Work};
 use std::cell::Cell;
-use tile::{Part, Tile};
-
-/// Which of the earlier positions a query sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Window {
-    /// All of them.
-    None,
-    /// The last n, its own among them: at p, positions `max(0, p - n + 1) ..= p`.
-    Sliding(usize),
-    /// Those of its own chunk of n: at p, positions `p - p mod n ..= p` (Llama 4).
-    Chunked(usize),
-}
-
-impl Window {
-    /// The first position that a query at `position` sees.
-    pub fn first(self, position: usize) -> usize {
-        match self {
-            Window::None => 0,
-            Window::Sliding(n) => (position + 1).saturating_sub(n),
-            Window::Chunked(n) => position - position % n,
-        }
-    }
-
-    /// Positions that a query sees at most; `None` where there is no limit.
-    pub fn reach(self) -> Option<usize> {
-        match self {
-            Window::None => None,
-            Window::Sliding(n) | Window::Chunked(n) => Some(n),
-        }
-    }
-}
-
-/// What stays the same over a layer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Attend<'a> {
-    /// Query heads; a multiple of the store's heads.
-    pub heads: usize,
-    /// Queries are multiplied by it.
-    pub scale: f32,
-    /// Scores become `cap · tanh(score / cap)`.
-    pub softcap: Option<f32>,
-    /// What a query sees.
-    pub window: Window,
-    /// `[heads]`: a score that takes part in the softmax and brings no value (Xiao et al. 2023; gpt-oss).
-    pub sinks: Option<&'a [f32]>,
-}
-
-/// A run of consecutive tokens of one sequence, whose keys and values are in the store already.
-#[derive(Clone, Copy, Debug)]
-pub struct Lane<'a> {
-    /// Keys and values of the sequence.
-    pub store: &'a KvStore,
-    /// Position of the first query.
-    pub position: usize,
-    /// Number of queries.
-    pub tokens: usize,
-}
-
-/// Query rows (query × head of a group) of a tile, where one query has no more.
-const TILE_ROWS: usize = 8 * ROWS;
 
 /// Numbers that [`split`] may keep at a time: 32 MB. Beyond, tiles stay whole.
 const PARTS_MOST: usize = 8 << 20;
@@ -144,80 +87,4 @@ fn split(cpu: Cpu<'_>, work: &Work<'_>, chunks: usize, out: &mut [f32]) {
         }
     });
     PARTS.set(kept);
-}
-
-/// Heads of a tile where all look at the same keys: few where threads would go without, else enough for the kernel to be at its
-/// best. Each tile widens its keys for itself.
-fn panel(heads: usize, lanes: &[Lane<'_>], threads: usize) -> usize {
-    let tokens: usize = lanes.iter().map(|lane| lane.tokens).sum();
-    let shares = |n: usize| heads / n * tokens >= threads;
-    [48, 32, 16, 8].into_iter().filter(|n| heads.is_multiple_of(*n)).find(|n| *n == 8 || shares(*n)).unwrap_or(heads)
-}
-
-/// One call, cut into tiles.
-struct Work<'a> {
-    attend: &'a Attend<'a>,
-    q: &'a [f32],
-    tokens: usize,
-    /// Groups of query heads.
-    panels: usize,
-    /// Query heads that look at the same head of the store, or some of them where all do.
-    group: usize,
-    key_dim: usize,
-    value_dim: usize,
-    /// Channels of a key, and of a value, that the stores turn together.
-    turned: (usize, usize),
-    tiles: SmallVec<[Tile<'a>; 4]>,
-}
-
-impl<'a> Work<'a> {
-    fn new(attend: &'a Attend<'a>, q: &'a [f32], lanes: &[Lane<'a>], threads: usize) -> Option<Work<'a>> {
-        let first = lanes.first()?.store;
-        let turned = first.turned();
-        let (kv_heads, key_dim, value_dim) = (first.kv_heads(), first.key_dim(), first.value_dim());
-        assert!(attend.heads > 0 && attend.heads.is_multiple_of(kv_heads), "{} heads over {kv_heads}", attend.heads);
-        assert!(attend.window.reach() != Some(0), "a window of nothing");
-        assert!(attend.sinks.is_none_or(|s| s.len() == attend.heads), "a sink for each of {} heads", attend.heads);
-        let group = if first.is_shared() { panel(attend.heads, lanes, threads) } else { attend.heads / kv_heads };
-        let per = (TILE_ROWS / group).max(1);
-        let (mut tiles, mut tokens) = (SmallVec::new(), 0);
-        for &Lane { store, position, tokens: n } in lanes {
-            assert!(store.shape() == (kv_heads, key_dim, value_dim), "stores of different shapes");
-            assert!(store.types() == first.types(), "stores of different types");
-            assert!(position + n <= store.capacity(), "positions {position} to {} of {}", position + n, store.capacity());
-            let seen = attend.window.first(position);
-            assert!(n == 0 || store.oldest() <= seen, "positions from {seen} on, held from {} on", store.oldest());
-            for t in (0..n).step_by(per) {
-                tiles.push(Tile::new(store, attend.window, position + t, tokens + t, per.min(n - t)));
-            }
-            tokens += n;
-        }
-        assert!(q.len() == tokens * attend.heads * key_dim, "{tokens} queries, {} values", q.len());
-        Some(Work { attend, q, tokens, panels: attend.heads / group, group, key_dim, value_dim, turned, tiles })
-    }
-
-    /// `value_dim` up to a whole number of vectors and of groups of codes.
-    fn stride(&self) -> usize {
-        self.value_dim.next_multiple_of(GROUP)
-    }
-
-    /// Query rows of the largest tile.
-    fn most_rows(&self) -> usize {
-        self.tiles.iter().map(|tile| tile.tokens).max().unwrap_or(0) * self.group
-    }
-
-    /// Numbers of the parts of all tiles, each of `chunks`.
-    fn parts_len(&self, chunks: usize) -> usize {
-        self.tiles.len() * self.panels * chunks * self.most_rows() * self.part_len()
-    }
-
-    /// The sink of a query head.
-    fn sink(&self, head: usize) -> Option<f32> {
-        self.attend.sinks.map(|sinks| sinks[head])
-    }
-
-    /// Numbers of a [`Part`].
-    fn part_len(&self) -> usize {
-        Part::HEAD + self.stride()
-    }
 }

@@ -6,8 +6,8 @@
 //! ```
 //! Each score is the same chain of fma as with keys that lie across (`kernel.rs`): d ascending from 0.
 
+use super::shape::BLOCK;
 use crate::isa::{Isa, Op, Outlined};
-use crate::naive::attention::BLOCK;
 
 /// Query rows that lie together, at a level of so many lanes.
 pub(super) const fn rows_together(lanes: usize) -> usize {

@@ -11,15 +11,14 @@
 //! A store whose layer looks back through a window can be a ring: block b lies where block b mod n lies, and takes the place of block
 //! b - n. What is seen lies in the same blocks of 64 by absolute position as without the ring, so no bit of a result differs.
 
-use super::Window;
 use super::kind::KvType;
 use super::pages::{AllocError, Numbers, each};
+use super::shape::{BLOCK, Window};
 use super::stored::Layout::{Across, Along};
 use super::stored::{Layout, Put, Stored, Widen};
 use crate::Cpu;
 use crate::Level;
 use crate::isa::vectorize;
-use crate::naive::attention::BLOCK;
 use crate::pool::Disjoint;
 use std::fmt;
 use std::ops::Range;

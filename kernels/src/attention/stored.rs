@@ -5,9 +5,8 @@
 //! along    [64][dim]     values, and keys that hold values: lanes are channels
 //! ```
 
-use super::kernel::fetch;
+use super::shape::BLOCK;
 use crate::isa::{Isa, Op};
-use crate::naive::attention::BLOCK;
 use half::bf16;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -251,5 +250,20 @@ impl<N: Number> Stored for Plain<N> {
         let mut last = [N::default(); 16];
         last[..from.len() - rest].copy_from_slice(&from[rest..]);
         isa.store_some(N::load(isa, &last), &mut to[rest..]);
+    }
+}
+
+/// Asks for the cache lines of `len` numbers from `at` on, where there are that many. Each step of a product asks for as
+/// much as it works on, in the order of addresses: requests in bursts, in the order of use, once a line only, or two blocks ahead
+/// cost more than they bring.
+#[inline(always)]
+pub(super) fn fetch<I: Isa, U>(isa: I, ahead: &[U], at: usize, len: usize) {
+    let line = 64 / size_of::<U>();
+    let mut i = 0;
+    while i < len {
+        if let Some(x) = ahead.get(at + i) {
+            isa.prefetch(std::ptr::from_ref(x).cast());
+        }
+        i += line;
     }
 }

@@ -6,53 +6,18 @@
 //! blocks    for each block of each chunk: scores of all groups, weights of all rows, values of all groups
 //! ```
 
+use super::call::{Part, Tile, Work};
 use super::kernel::{Finish, Merge, ROWS, Running, Scores, Values, Weights};
 use super::pages::{Numbers, each};
+use super::shape::{BLOCK, CHUNK};
 use super::shared::{RowScores, rows_together};
 use super::store::KvStore;
 use super::stored::{Layout, Plain, Stored, Widen};
 use super::turn::Turn;
-use super::{Window, Work};
 use crate::isa::{lanes, vectorize};
-use crate::naive::attention::{BLOCK, CHUNK};
 use crate::{Cpu, Level, pool};
 use std::cell::Cell;
 use std::ops::Range;
-
-/// Some queries of a sequence.
-pub(super) struct Tile<'a> {
-    store: &'a KvStore,
-    window: Window,
-    /// Position of the first query.
-    position: usize,
-    /// Row of the first query among the call's.
-    pub(super) row: usize,
-    /// Number of queries.
-    pub(super) tokens: usize,
-}
-
-/// The state of a row after a chunk, as it is handed from thread to thread: m, padding, the 16 l, o.
-pub(super) struct Part<'a> {
-    running: Running,
-    o: &'a [f32],
-}
-
-impl Part<'_> {
-    /// Numbers before o.
-    pub(super) const HEAD: usize = 32;
-
-    fn write(running: &Running, o: &[f32], to: &mut [f32]) {
-        to[0] = running.m;
-        to[16..32].copy_from_slice(&running.l);
-        to[Part::HEAD..].copy_from_slice(o);
-    }
-
-    pub(super) fn read(from: &[f32]) -> Part<'_> {
-        let mut running = Running { m: from[0], ..Running::START };
-        running.l.copy_from_slice(&from[16..32]);
-        Part { running, o: &from[Part::HEAD..] }
-    }
-}
 
 /// Buffers of a thread, kept from tile to tile.
 #[derive(Default)]
@@ -102,22 +67,7 @@ fn with_wide(scratch: &mut Scratch, pitch: usize, f: impl FnOnce(&mut [f32], &mu
     scratch.wide = wide;
 }
 
-impl<'a> Tile<'a> {
-    pub(super) fn new(store: &'a KvStore, window: Window, position: usize, row: usize, tokens: usize) -> Tile<'a> {
-        Tile { store, window, position, row, tokens }
-    }
-
-    /// The positions that query `t` sees.
-    fn seen(&self, t: usize) -> Range<usize> {
-        let end = self.position + t + 1;
-        self.window.first(end - 1)..end
-    }
-
-    /// The chunks that some query sees.
-    pub(super) fn chunks(&self) -> Range<usize> {
-        self.seen(0).start / CHUNK..(self.position + self.tokens).div_ceil(CHUNK)
-    }
-
+impl Tile<'_> {
     /// The whole of attention, to rows of `group` heads.
     pub(super) fn whole(&self, cpu: Cpu<'_>, work: &Work<'_>, head: usize, mut out: pool::Tile<'_, f32>) {
         let (group, stride) = (work.group, work.stride());

@@ -31,8 +31,8 @@ mod zmm;
 pub(crate) use rows::{Block, Following, Rows};
 pub(crate) use tiles::{Canvas, Tile, fill, fill_groups};
 
+use crate::activations::{Flat, Wide};
 use crate::level::Kind;
-use crate::matmul::{Flat, Wide};
 use crate::{Format, Level};
 
 /// An operation to be stamped for every level.

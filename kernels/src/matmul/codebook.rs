@@ -8,10 +8,11 @@
 
 #![allow(non_camel_case_types)] // ggml's names
 
+use super::Inputs;
 use super::formats::{look_up, set_scales};
 use super::panel::{K, KCodes, KFormat, Panel, Quant, Widened, set_scaled};
-use super::{Inputs, Wide};
 use crate::Format;
+use crate::activations::Wide;
 use crate::format::Block;
 use crate::format::table::NONLINEAR;
 use crate::isa::{Isa, Rows};

@@ -9,52 +9,11 @@
 //! product of that token is NaN then, at every level.
 
 use super::Matrix;
+use crate::activations::{Flat, Wide};
 use crate::format::InputKind;
 use crate::isa::{self, Isa, OneToken, Op};
 use crate::naive::matmul::TINY;
 use crate::{Cpu, Floats, Format};
-
-/// 256 activations with one scale. The order is that of use: what K formats without biases want beside the codes lies on one line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(crate) struct Wide {
-    /// Four codes a word, as they are broadcast.
-    pub(crate) q: [[u8; 4]; 64],
-    /// Sums of 16, in their order, times -16: half of what codes that are 32 too large have to give back.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // one shape of x86 has need of it
-    pub(crate) minus16: [i16; 16],
-    /// Sums of 32 as pairs of i16, as [`Wide::pairs16`].
-    pub(crate) pairs32: [i32; 4],
-    pub(crate) d: f32,
-    /// Sums of 16, in their order, as [`Less::halves`](crate::isa::Less::halves) of [`Wide::UNIT`].
-    pub(crate) less16: [i32; 16],
-    /// Sums of 16 as pairs of i16: (4i, 4i + 2), (4i + 1, 4i + 3), as `even_bytes` and `odd_bytes` deliver scales.
-    pub(crate) pairs16: [i32; 8],
-}
-
-/// Eight times 32 activations with a scale each.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(crate) struct Flat {
-    pub(crate) q: [[u8; 4]; 64],
-    pub(crate) d: [f32; 8],
-    /// The sums, as [`Less::halves`](crate::isa::Less::halves) of [`Flat::UNIT`].
-    pub(crate) less: [i32; 8],
-    pub(crate) sums: [i32; 8],
-}
-
-impl Wide {
-    /// What [`Wide::less16`] is a multiple of: 32 · 16 · 127 / 2 is the most that a half holds.
-    pub(super) const UNIT: i32 = 32;
-}
-
-impl Flat {
-    /// What [`Flat::less`] is a multiple of, likewise.
-    pub(super) const UNIT: i32 = 16;
-}
-
-const WIDE: Wide = Wide { q: [[0; 4]; 64], pairs16: [0; 8], minus16: [0; 16], pairs32: [0; 4], less16: [0; 16], d: 0.0 };
-const FLAT: Flat = Flat { q: [[0; 4]; 64], d: [0.0; 8], sums: [0; 8], less: [0; 8] };
 
 /// Activations `[tokens, cols]`, ready to be multiplied. Reusing one allocates only when it grows.
 #[derive(Default)]
@@ -97,11 +56,11 @@ impl Inputs {
         }
         let (tokens, level) = (self.tokens, cpu.level);
         if self.made[InputKind::Int8Per256 as usize] {
-            let blocks = grow(&mut self.wide, cols.div_ceil(256) * tokens, WIDE);
+            let blocks = grow(&mut self.wide, cols.div_ceil(256) * tokens, Wide::NONE);
             share(cpu, x.len(), blocks, tokens, &|block, out| isa::vectorize(level, QuantizeWide { x, cols, block, out }));
         }
         if self.made[InputKind::Int8Per32 as usize] {
-            let blocks = grow(&mut self.flat, cols.div_ceil(256) * tokens, FLAT);
+            let blocks = grow(&mut self.flat, cols.div_ceil(256) * tokens, Flat::NONE);
             share(cpu, x.len(), blocks, tokens, &|block, out| isa::vectorize(level, QuantizeFlat { x, cols, block, out }));
         }
         if self.made[InputKind::F32 as usize] {

@@ -24,7 +24,6 @@ mod quantized;
 
 pub use experts::{ExpertProduct, Groups, InputRow, matmul_experts};
 pub use inputs::Inputs;
-pub(crate) use inputs::{Flat, Wide};
 
 use crate::isa::{self, Canvas, Tile};
 use crate::{Cpu, Format, Level};

@@ -7,8 +7,9 @@
 //! ```
 //! A format says how it is unpacked and which of these its codes are ([`KFormat`], [`FlatFormat`]; `formats.rs` has them all).
 
-use super::inputs::{Flat, Inputs, Wide};
+use super::inputs::Inputs;
 use crate::Format;
+use crate::activations::{Flat, Wide};
 use crate::isa::{Isa, Less, Rows, SignedBytes};
 use std::marker::PhantomData;
 use std::ops::Range;

@@ -25,12 +25,7 @@
 
 use super::cache::turn;
 use super::{exp, max, tanh, tree16};
-use crate::attention::Attend;
-
-/// Positions of a block.
-pub const BLOCK: usize = 64;
-/// Positions of a chunk.
-pub const CHUNK: usize = 1024;
+use crate::attention::{Attend, BLOCK, CHUNK};
 
 /// Keys and values of one sequence, `[positions, kv_heads, key_dim]` and `[positions, kv_heads, value_dim]`, as they come back from
 /// the cache ([`super::cache::keep`]).

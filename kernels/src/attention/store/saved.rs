@@ -7,8 +7,7 @@
 //! changes. What the last block holds beyond the positions is whatever was there.
 
 use super::{KvStore, Numbers};
-use crate::attention::Window;
-use crate::naive::attention::BLOCK;
+use crate::attention::shape::{BLOCK, Window};
 use std::ops::Range;
 
 impl Numbers {

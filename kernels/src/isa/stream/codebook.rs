@@ -11,9 +11,9 @@
 use super::sums::{minus16, plus, right, two_of};
 use super::{codes, load16, load32, signed};
 use crate::Format;
+use crate::activations::Wide;
 use crate::format::grid;
 use crate::isa::OneToken;
-use crate::matmul::Wide;
 use std::arch::x86_64::*;
 
 /// [`super::multiply`] for these formats.

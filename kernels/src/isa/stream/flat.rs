@@ -9,9 +9,9 @@
 
 use super::{AHEAD_OF_EACH, Width, ask_ahead, ask_for, chains, codes, load32, looked_up, nibbles, pair_up, pairs_to_fours, signed};
 use crate::Format;
+use crate::activations::Flat;
 use crate::format::table::NONLINEAR;
 use crate::isa::OneToken;
-use crate::matmul::Flat;
 use std::arch::x86_64::*;
 
 pub(super) const BYTES: usize = Format::Q8_0.block_bytes();

@@ -9,18 +9,11 @@
 //! scales out of a header) therefore runs beside the products of other blocks. Blocks are read in the file's order, no more
 //! than four headers ahead of it, or the hardware's own reading ahead falls out of step.
 
-use super::{Width, ask_for, chains, codes, halves, load16, load32, pair_up, pairs_to_fours, sums};
-use crate::Format;
+use super::sums::{self, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
+use super::{Width, ask_for, chains, codes, halves, load16, load32, pair_up, pairs_to_fours};
+use crate::activations::Wide;
 use crate::isa::OneToken;
-use crate::matmul::Wide;
 use std::arch::x86_64::*;
-
-pub(super) const Q2_K: usize = Format::Q2_K.block_bytes();
-pub(super) const Q3_K: usize = Format::Q3_K.block_bytes();
-pub(super) const Q4_K: usize = Format::Q4_K.block_bytes();
-pub(super) const Q5_K: usize = Format::Q5_K.block_bytes();
-pub(super) const Q6_K: usize = Format::Q6_K.block_bytes();
-pub(super) const IQ4_XS: usize = Format::IQ4_XS.block_bytes();
 
 /// Blocks whose f are parked at most: eight of the longest rows.
 const PARKED: usize = 2048;

@@ -30,7 +30,7 @@ mod wide;
 
 use super::OneToken;
 use crate::Format;
-use crate::matmul::{Flat, Wide};
+use crate::activations::{Flat, Wide};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -54,12 +54,12 @@ unsafe fn multiply<W: Width>(format: Format, rows: &[u8], row_bytes: usize, x: O
     // SAFETY: so the caller says.
     unsafe {
         match format {
-            Format::Q2_K => W::k::<{ k::Q2_K }>(rows, row_bytes, x, out),
-            Format::Q3_K => W::k::<{ k::Q3_K }>(rows, row_bytes, x, out),
-            Format::Q4_K => W::k::<{ k::Q4_K }>(rows, row_bytes, x, out),
-            Format::Q5_K => W::k::<{ k::Q5_K }>(rows, row_bytes, x, out),
-            Format::Q6_K => W::k::<{ k::Q6_K }>(rows, row_bytes, x, out),
-            Format::IQ4_XS => W::k::<{ k::IQ4_XS }>(rows, row_bytes, x, out),
+            Format::Q2_K => W::k::<{ sums::Q2_K }>(rows, row_bytes, x, out),
+            Format::Q3_K => W::k::<{ sums::Q3_K }>(rows, row_bytes, x, out),
+            Format::Q4_K => W::k::<{ sums::Q4_K }>(rows, row_bytes, x, out),
+            Format::Q5_K => W::k::<{ sums::Q5_K }>(rows, row_bytes, x, out),
+            Format::Q6_K => W::k::<{ sums::Q6_K }>(rows, row_bytes, x, out),
+            Format::IQ4_XS => W::k::<{ sums::IQ4_XS }>(rows, row_bytes, x, out),
             Format::Q8_0 => W::flat::<{ flat::BYTES }, flat::Q8_0>(rows, row_bytes, x, out),
             Format::Q4_0 => W::flat::<{ flat::NIBBLES }, flat::Q4_0>(rows, row_bytes, x, out),
             Format::Q5_0 => W::flat::<{ flat::FIFTHS }, flat::Q5_0>(rows, row_bytes, x, out),
@@ -138,7 +138,7 @@ impl Width for Bits512 {
     #[inline]
     unsafe fn sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide) -> __m256i {
         match BYTES {
-            k::Q6_K => wide::q6_k(block, x),
+            sums::Q6_K => wide::q6_k(block, x),
             _ => sums::of(block, x),
         }
     }

@@ -6,11 +6,19 @@
 //! ```
 //! Codes that a format takes something off are multiplied as they lie: what is too much is the sums of 16 activations by the scales.
 
-use super::k::{Q2_K, Q3_K, Q6_K};
 use super::{codes, load16, load32, looked_up, nibbles, pair_up, pairs_to_fours, signed};
+use crate::Format;
+use crate::activations::Wide;
 use crate::format::table::NONLINEAR;
-use crate::matmul::Wide;
 use std::arch::x86_64::*;
+
+// Bytes of a block, by which functions know its format.
+pub(super) const Q2_K: usize = Format::Q2_K.block_bytes();
+pub(super) const Q3_K: usize = Format::Q3_K.block_bytes();
+pub(super) const Q4_K: usize = Format::Q4_K.block_bytes();
+pub(super) const Q5_K: usize = Format::Q5_K.block_bytes();
+pub(super) const Q6_K: usize = Format::Q6_K.block_bytes();
+pub(super) const IQ4_XS: usize = Format::IQ4_XS.block_bytes();
 
 /// Partial sums of S of one block.
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -8,8 +8,8 @@
 //! Where scales follow, `vpmaddubsw` and not `vpdpbusd`: its sums of two are what `vpdpwssd` takes, and it needs no zeros to begin with.
 //! Codes come out in their order, so activations lie in theirs.
 
-use super::{codes, flat, k, load16, load32, sums};
-use crate::matmul::{Flat, Wide};
+use super::{codes, flat, load16, load32, sums};
+use crate::activations::{Flat, Wide};
 use std::arch::x86_64::*;
 
 /// Partial sums of S of one block of Q4_K or Q5_K.
@@ -22,7 +22,7 @@ pub(super) fn scaled<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: 
     for j in 0..4 {
         let both = _mm512_broadcast_i64x4(load32(block, BYTES - 128 + 32 * j));
         let mut w = _mm512_and_si512(_mm512_srlv_epi16(both, in_halves(0, 4)), low);
-        if BYTES == k::Q5_K {
+        if BYTES == sums::Q5_K {
             w = _mm512_or_si512(w, fifth_bits(block, j));
         }
         let four = _mm512_broadcast_i32x4(four_words(scales[j / 2]));
