@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Generated tokens; 0 leaves the test out
     #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', default_value = "64")]
     n_gen: Vec<usize>,
-    /// Threads [default: 1, and the machine's cores]
+    /// Threads [default: 1, and the machine's performance cores]
     #[arg(short = 't', long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     threads: Vec<u16>,
     /// How often each has its turn

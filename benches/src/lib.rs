@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hob_kernels::{Format, Pool};
+use hob_kernels::{Format, Pool, default_threads};
 
 /// A setting from the environment, or what it is without one.
 pub fn setting(name: &str, without: usize) -> usize {
@@ -14,7 +14,7 @@ pub fn setting(name: &str, without: usize) -> usize {
 
 /// Threads to measure with: `HOB_BENCH_THREADS`, or as many as hob would take.
 pub fn pool() -> Pool {
-    Pool::new(setting("HOB_BENCH_THREADS", Pool::default_threads()))
+    Pool::new(setting("HOB_BENCH_THREADS", default_threads()))
 }
 
 /// `n` numbers between -1 and 1 without a pattern, the same on every machine.

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use hob_benches::{commit, machine, setting, today};
-use hob_kernels::Pool;
+use hob_kernels::default_threads;
 use serde_json::Value;
 
 /// A measurement: level, what, value, unit.
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Box<dyn Error>
     search(&args.folder, &mut found)?;
     found.sort_by(|a, b| (&a.1, &a.0).cmp(&(&b.1, &b.0)));
     let (day, commit, machine) = (today(), commit(), machine());
-    let threads = setting("HOB_BENCH_THREADS", Pool::default_threads());
+    let threads = setting("HOB_BENCH_THREADS", default_threads());
     for (level, what, value, unit) in found {
         writeln!(out, "{day},{commit},\"{machine}\",{threads},{level},{what},{value:.4},{unit},,")?;
     }

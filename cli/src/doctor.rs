@@ -48,7 +48,7 @@ struct Slow {
 struct Machine {
     cpu: String,
     level: String,
-    /// Logical processors, and threads that hob uses: physical cores.
+    /// Logical processors, and threads that hob uses: performance cores.
     logical: usize,
     threads: usize,
     memory: Option<Memory>,
@@ -196,7 +196,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     let mut rows = vec![
         row("name", printable(&machine.cpu).into_owned()),
         row("level", machine.level.clone()),
-        row("threads", format!("{} (physical cores; {} logical)", machine.threads, machine.logical)),
+        row("threads", format!("{} (performance cores; {} logical processors)", machine.threads, machine.logical)),
     ];
     if let Some(profile) = &machine.profile {
         rows.push(row("reads", format!("{:.1} GB/s ({}; --measure does it anew)", profile.read / 1e9, when(profile))));

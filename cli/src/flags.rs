@@ -67,7 +67,7 @@ pub(crate) struct Machine {
     /// How many of the model's last layers a GPU computes, with the head (-ngl); the CPU computes the others [default: as many as fit]
     #[arg(long, visible_alias = "n-gpu-layers", value_name = "N|auto", default_value = "auto", hide_default_value = true)]
     pub(crate) gpu_layers: GpuLayers,
-    /// Worker threads [default: the machine's cores]
+    /// Worker threads [default: the machine's performance cores]
     #[arg(short = 't', long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
     /// Context in tokens: prompt and reply together [default: the model's own, at most 8192]

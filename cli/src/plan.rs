@@ -57,7 +57,7 @@ pub(crate) struct Args {
     /// Ask for a machine with this much memory instead: 8G, 16G, 24000M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
-    /// Worker threads [default: the machine's cores]
+    /// Worker threads [default: the machine's performance cores]
     #[arg(short = 't', long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
     /// Measure this machine anew, whatever is kept of it

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Replace OUT where it exists
     #[arg(long)]
     force: bool,
-    /// Worker threads [default: the machine's cores]
+    /// Worker threads [default: the machine's performance cores]
     #[arg(short = 't', long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
 }

@@ -9,6 +9,7 @@
 mod activations;
 pub mod attention;
 pub mod ceiling;
+mod cores;
 mod floats;
 pub mod format;
 mod isa;
@@ -19,6 +20,7 @@ pub mod ops;
 pub mod pool;
 pub mod recurrent;
 
+pub use cores::default_threads;
 pub use floats::Floats;
 pub use format::Format;
 pub use level::Level;

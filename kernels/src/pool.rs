@@ -98,12 +98,6 @@ impl Pool {
     pub fn threads(&self) -> usize {
         1 + self.workers.as_ref().map_or(0, |w| w.threads.len())
     }
-
-    /// The number of threads that suits this machine: its physical cores, or what this process may use of them.
-    pub fn default_threads() -> usize {
-        let allowed = std::thread::available_parallelism().map_or(1, |n| n.get());
-        physical_cores().map_or(allowed, |cores| cores.min(allowed)).max(1)
-    }
 }
 
 // A panic inside a region leaves the pool as it was.
@@ -538,16 +532,3 @@ fn control() -> u64 {
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn set_control(_: u64) {}
-
-/// Cores as Linux lists them: processors that are the first of their siblings.
-fn physical_cores() -> Option<usize> {
-    let mut cores = 0;
-    for entry in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
-        let name = entry.file_name().into_string().unwrap_or_default();
-        let Some(number) = name.strip_prefix("cpu").and_then(|n| n.parse::<usize>().ok()) else { continue };
-        let Ok(siblings) = std::fs::read_to_string(entry.path().join("topology/thread_siblings_list")) else { continue };
-        let first = siblings.split([',', '-']).next().and_then(|s| s.trim().parse::<usize>().ok());
-        cores += usize::from(first == Some(number));
-    }
-    (cores > 0).then_some(cores)
-}

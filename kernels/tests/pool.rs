@@ -137,7 +137,6 @@ fn handles_share_the_threads_and_the_last_ends_them() {
     drop(pool);
     assert_eq!((other.threads(), counts(&other, 20)), (4, vec![1; 20]));
     drop(other); // joins: this test ends only if they do
-    assert!(Pool::default_threads() >= 1);
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -15,7 +15,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hob_kernels::{Cpu, Format, Level, Pool, format};
+use hob_kernels::{Cpu, Format, Level, Pool, default_threads, format};
 
 use crate::batch::Canceller;
 use crate::gguf::{Gguf, GgufBody, GgufWriter, TensorInfo, TensorType};
@@ -40,7 +40,7 @@ pub struct QuantizeOptions {
 impl QuantizeOptions {
     /// A file of this kind, made with a thread a core, under a name that is free.
     pub fn new(kind: FileType) -> QuantizeOptions {
-        QuantizeOptions { kind, threads: Pool::default_threads(), existing: Existing::Refuse, canceller: Canceller::default() }
+        QuantizeOptions { kind, threads: default_threads(), existing: Existing::Refuse, canceller: Canceller::default() }
     }
 
     /// Sets the number of threads.
