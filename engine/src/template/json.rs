@@ -3,6 +3,7 @@
 //! Separators are `, ` and `: `; with an indent `,` and `: ` and a line per item. Keys keep their order unless `sort_keys` is given.
 //! `ensure_ascii` is off by default. A value that Python could not write (an undefined one, a generator) is an error here too.
 
+use super::iterable::is_slice;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 use std::fmt::Write;
@@ -80,7 +81,7 @@ fn write_value(out: &mut String, value: &Value, style: &Style, depth: usize) -> 
         ValueKind::Map => write_map(out, value, style, depth)?,
         ValueKind::Seq => write_list(out, value, style, depth)?,
         // A slice of a list is lazy in minijinja and knows its length; a generator does not.
-        ValueKind::Iterable if value.len().is_some() || super::python::is_slice(value) => write_list(out, value, style, depth)?,
+        ValueKind::Iterable if value.len().is_some() || is_slice(value) => write_list(out, value, style, depth)?,
         _ => return Err(refuse(value)),
     }
     Ok(())

@@ -12,6 +12,7 @@ mod bounds;
 mod builtin;
 mod clock;
 mod dialect;
+mod iterable;
 mod json;
 mod markup;
 mod message;

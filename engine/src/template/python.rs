@@ -3,12 +3,12 @@
 //! minijinja-contrib brings most methods; here are the rest, and the differences that real templates meet.
 
 use super::bounds;
+use super::iterable::{Generator, is_slice};
 use super::json::{float_text, tojson};
-use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs, from_args};
+use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use std::fmt::Write;
-use std::sync::Arc;
 
 /// Gives `env` the Python side.
 pub(super) fn install(env: &mut Environment<'_>) {
@@ -51,8 +51,7 @@ pub(super) fn install(env: &mut Environment<'_>) {
     env.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     env.add_test("sequence", |value: &Value| match value.kind() {
         ValueKind::Undefined | ValueKind::String | ValueKind::Map | ValueKind::Seq => true,
-        ValueKind::Iterable => value.downcast_object_ref::<Generator>().is_none(),
-        _ => false,
+        _ => is_slice(value),
     });
     env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, str(message)).with_source(Raised))
@@ -84,11 +83,6 @@ fn wrong(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
-/// Whether this is a part cut out of a list, which minijinja makes a lazy iterable, and not a generator.
-pub(super) fn is_slice(value: &Value) -> bool {
-    value.kind() == ValueKind::Iterable && value.downcast_object_ref::<Generator>().is_none()
-}
-
 /// What `for` walks over: anything but None.
 fn each(value: Value) -> Result<Value, Error> {
     if value.is_none() { Err(wrong("None is not iterable")) } else { Ok(value) }
@@ -113,32 +107,13 @@ fn markup(value: &Value) -> Value {
     Value::from_safe_string(out)
 }
 
-/// Python's generator, which `select`, `map` and their like return: it can be walked and listed, not measured or written.
-#[derive(Debug)]
-struct Generator(Vec<Value>);
-
-impl Object for Generator {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let this = self.clone();
-        Enumerator::Iter(Box::new((0..this.0.len()).filter_map(move |i| this.0.get(i).cloned())))
-    }
-
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        None
-    }
-}
-
 fn lazily(state: &mut State, filter: &str, args: &[Value]) -> Result<Value, Error> {
     // Jinja looks at nothing that is false, so None passes here.
     if args.first().is_some_and(|first| !first.is_true()) {
-        return Ok(Value::from_object(Generator(Vec::new())));
+        return Ok(Generator::of(Vec::new()));
     }
     let items = state.apply_filter(filter, args)?;
-    Ok(Value::from_object(Generator(items.try_iter()?.collect())))
+    Ok(Generator::of(items.try_iter()?.collect()))
 }
 
 fn items(value: &Value) -> Result<Value, Error> {
