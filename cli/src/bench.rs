@@ -15,12 +15,12 @@ use hob::gguf::Gguf;
 use hob::machine::Ceilings;
 use hob::quantize::FileType;
 use hob::tokenizer::Token;
-use hob::{Device, GpuLayers, Level, Model, Session};
+use hob::{Device, GpuLayers, Level, Model, Sampler, Sampling, Session};
 
 use crate::failure::Failure;
 use crate::inspect;
 use crate::models::{Absent, locate};
-use crate::report::{Bound, Form, Outcome, Report, Subject, Test};
+use crate::report::{Bound, Form, Outcome, Report, SHORT, Subject, Test};
 use crate::terminal::{Waiting, note};
 use crate::units;
 use crate::values::{KvName, at_least_one};
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     /// How many of the model's last layers a GPU computes, with the head (-ngl) [default: as many as fit]
     #[arg(long, visible_alias = "n-gpu-layers", value_name = "N|auto", default_value = "auto", hide_default_value = true)]
     gpu_layers: GpuLayers,
-    /// Worker threads [default: the machine's cores]
+    /// Worker threads [default: the machine's performance cores]
     #[arg(short = 't', long, value_name = "N", value_delimiter = ',', value_parser = at_least_one)]
     threads: Vec<usize>,
     /// Repetitions
@@ -125,7 +125,10 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
     let start = Instant::now();
     let mut model = open(&source, &args, first)?;
     model.notices().iter().for_each(|notice| note(notice));
-    let subject = subject(&source.name(), &model, start.elapsed());
+    let opened = start.elapsed();
+    warm(&model);
+    let first_token = first_token(&source, &args, first, (&model, opened))?;
+    let subject = subject(&source.name(), &model, opened, first_token);
     let mut report = Report::start(out, form, subject, &tests, args.hash)?;
     let mut ceilings: Vec<Ceilings> = Vec::new();
     for (at, setting) in settings.iter().enumerate() {
@@ -250,6 +253,22 @@ fn warm(model: &Model) {
     }
 }
 
+/// What a person waits for who asks something short: from opening the file, which is in memory, to the first token after a prompt of
+/// [`SHORT`]. A GPU has no room for a second one: there what opening took is added.
+fn first_token(source: &Source, args: &Args, setting: &Setting, (model, opened): (&Model, Duration)) -> Result<Duration, Failure> {
+    let _waiting = Waiting::on("how long the first token takes".to_owned());
+    let start = Instant::now();
+    let (model, before) = match model.device() {
+        Device::Cpu => (open(source, args, setting)?, Duration::ZERO),
+        Device::Auto | Device::Candle | Device::Cuda(_) | Device::Metal(_) => (model.clone(), opened),
+    };
+    let mut session = model.session()?;
+    session.feed(&Tokens::new(&model).take(SHORT.min(model.context())))?;
+    let token = session.generate(Sampler::new(&Sampling::greedy())?).max_tokens(1).next();
+    token.transpose()?;
+    Ok(before + start.elapsed())
+}
+
 /// What bounds a test: a generated token reads the weights, a token of a prompt multiplies them; both together have no one bound.
 fn bound(model: &Model, test: &Test, ceiling: &Ceilings) -> Option<Bound> {
     let weights = model.run().weights_read();
@@ -260,7 +279,7 @@ fn bound(model: &Model, test: &Test, ceiling: &Ceilings) -> Option<Bound> {
     }
 }
 
-fn subject(name: &str, model: &Model, opened: Duration) -> Subject {
+fn subject(name: &str, model: &Model, opened: Duration, first_token: Duration) -> Subject {
     let total = inspect::total(model.gguf());
     Subject {
         device: model.device(),
@@ -272,6 +291,7 @@ fn subject(name: &str, model: &Model, opened: Duration) -> Subject {
         level: Level::from_env().map_or_else(|e| e.to_string(), |level| level.to_string()),
         cpu: hob::machine::cpu(),
         opened,
+        first_token,
     }
 }
 

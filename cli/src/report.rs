@@ -18,6 +18,9 @@ pub(crate) enum Form {
     Json,
 }
 
+/// Tokens of a prompt that is short.
+pub(crate) const SHORT: usize = 16;
+
 /// What was measured: the model and the machine.
 pub(crate) struct Subject {
     pub(crate) device: Device,
@@ -31,6 +34,8 @@ pub(crate) struct Subject {
     pub(crate) micro_batch: usize,
     /// How long opening it took.
     pub(crate) opened: Duration,
+    /// How long it took from there to the first token after a prompt of [`SHORT`].
+    pub(crate) first_token: Duration,
 }
 
 impl Subject {
@@ -240,9 +245,11 @@ impl<'a> Report<'a> {
     }
 
     fn footer(&mut self) -> io::Result<()> {
-        let Subject { level, opened, .. } = &self.subject;
+        let Subject { level, opened, first_token, .. } = &self.subject;
+        let ms = |time: &Duration| time.as_secs_f64() * 1e3;
         writeln!(self.out, "\nbuild: hob {} ({level})", env!("CARGO_PKG_VERSION"))?;
-        write!(self.out, "{:.2} bits/weight, opened in {:.1} ms", self.subject.bits_per_weight(), opened.as_secs_f64() * 1e3)?;
+        write!(self.out, "{:.2} bits/weight, opened in {:.1} ms", self.subject.bits_per_weight(), ms(opened))?;
+        write!(self.out, ", first token of a {SHORT}-token prompt after {:.1} ms", ms(first_token))?;
         if let Some(bytes) = self.resident {
             write!(self.out, ", {} resident", units::bytes(bytes))?;
         }
@@ -325,6 +332,7 @@ impl<'a> Report<'a> {
             "samples_ts": ts,
             "bits_per_weight": self.subject.bits_per_weight(),
             "open_ns": u64::try_from(self.subject.opened.as_nanos()).unwrap_or(u64::MAX),
+            "first_token_ns": u64::try_from(self.subject.first_token.as_nanos()).unwrap_or(u64::MAX),
             "resident_bytes": resident,
             "bound": bound.map(|bound| bound.unit()),
             "bound_rate": bound.map(|bound| bound.rates(avg_ts).0),
@@ -357,6 +365,7 @@ mod tests {
             cpu: "a \"fast\" one".into(),
             micro_batch: 256,
             opened: Duration::from_micros(12_300),
+            first_token: Duration::from_millis(250),
         };
         let mut out = Vec::new();
         let tests: Vec<Test> = outcomes.iter().map(|o| o.test.clone()).collect();
@@ -398,7 +407,7 @@ mod tests {
 | llama 1B Q4_K_M | 762.81 MiB | 1.24 B | CPU     |       2 | tg128 @ d4096 |     20.00 ± 0.00 |     20.0 GB/s |    50 % | 0000000000000abc |
 
 build: hob 0.1.0 (avx2)
-5.18 bits/weight, opened in 12.3 ms";
+5.18 bits/weight, opened in 12.3 ms, first token of a 16-token prompt after 250.0 ms";
         let got = report(Form::Md, &outcomes());
         assert!(got.starts_with(&want.replace("0.1.0", env!("CARGO_PKG_VERSION"))), "{got}");
         assert!(got.ends_with("\n40.0 GB/s at most with -t 2\n"), "{got}");
