@@ -100,8 +100,8 @@ struct Card {
 
 /// The architecture card, or why there is none.
 fn card(gguf: &Gguf) -> Result<Card, String> {
-    let options = hob::decoder::LoadOptions { threads: 1, context: None, device: hob::Device::Cpu, gpu_layers: hob::GpuLayers::Auto };
-    let card = hob::decoder::load(gguf, &options).and_then(|run| {
+    let options = hob::device::LoadOptions { threads: 1, context: None, device: hob::Device::Cpu, gpu_layers: hob::GpuLayers::Auto };
+    let card = hob::device::load(gguf, &options).and_then(|run| {
         // Room that is asked for and not touched takes no memory.
         let context = run.config().context.min(CONTEXT);
         let batch = hob::model::default_micro_batch(run.config());

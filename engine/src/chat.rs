@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::generate::{Canceller, Course, Session, Stats};
 use crate::grammar::Grammar;
 use crate::model::Model;
+pub use crate::reply::Rolled;
 use crate::reply::{Format, Offered, Stream};
 use crate::sampler::{Drawn, Sampler, Sampling};
 use crate::template::{Message, Role, Thinking};
@@ -42,7 +43,7 @@ mod tools;
 pub use conversation::{BranchInfo, Conversation};
 pub use journal::ModelNote;
 pub use reply::Reply;
-pub use room::{Full, Rolled, Usage};
+pub use room::{Full, Usage};
 pub use saved::Saved;
 
 /// A conversation. [`say`](Chat::say) adds a message and gives the reply.
@@ -85,6 +86,13 @@ pub struct Chat {
     journal: Option<Journal>,
     /// A reply that was cut off when the chat was last open.
     unfinished: Option<Unfinished>,
+}
+
+impl Model {
+    /// A new conversation. Its cache is allocated with the first message.
+    pub fn chat(&self) -> Chat {
+        Chat::new(self)
+    }
 }
 
 impl Chat {

@@ -17,9 +17,8 @@ use crate::backend::{Backend, Norm};
 use crate::batch::{Canceller, Entry, Few, Logits};
 use crate::block::rope::Rope;
 use crate::block::{Looks, Work};
-use crate::cache::{Cache, CacheOptions, KvType, LayerState, Sequence, StateSpec};
+use crate::cache::{Cache, CacheOptions, LayerState, Sequence, StateSpec};
 use crate::config::Config;
-use crate::device::{self, Device, GpuLayers};
 use crate::error::{Error, Fault, Result};
 use crate::family::Family;
 use crate::gguf::Gguf;
@@ -92,28 +91,6 @@ pub struct MixerFacts {
     pub looks: Option<Looks>,
     /// Bytes of weights that it holds beside those of the file.
     pub copied: u64,
-}
-
-/// How a model is to be loaded.
-#[derive(Clone, Debug)]
-pub struct LoadOptions {
-    /// Threads that compute, the caller's included.
-    pub threads: usize,
-    /// The context it will be run with; the trained one where `None`.
-    pub context: Option<usize>,
-    /// Where it computes.
-    pub device: Device,
-    /// How many of its layers a GPU computes.
-    pub gpu_layers: GpuLayers,
-}
-
-/// Loads the model in a file onto a device.
-///
-/// # Errors
-/// [`Error::Unsupported`] for an architecture, a tensor type or a CPU level that hob does not have, [`Error::Model`] for a
-/// file that is incomplete, [`Error::Gguf`] for one that contradicts itself, [`Error::Device`] for a device that is not there.
-pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>> {
-    device::place(gguf, options, [KvType::F16; 2]).map(|placed| placed.run)
 }
 
 /// Which of a model's layers a decoder has.

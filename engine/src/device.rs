@@ -4,65 +4,19 @@
 //! says why and takes the CPU. A device asked for by name is that device or an error. Where a GPU is too small, the CPU has the first
 //! layers and the embedding, the GPU the last layers and the head: the stream goes over once a step (`layers.rs`).
 
+mod gpu;
 mod layers;
+mod options;
 
 use crate::backend::cpu::CpuBackend;
 use crate::cache::KvType;
-use crate::decoder::{Decoder, LoadOptions, Run};
+use crate::decoder::{Decoder, Run};
 use crate::error::{Error, Fault, Result};
 use crate::gguf::Gguf;
 use hob_kernels::Level;
-pub use layers::GpuLayers;
 use layers::{Needs, gib};
-use std::fmt;
-use std::str::FromStr;
-
-#[cfg(feature = "candle")]
-use crate::backend::candle::device as gpu;
-
-/// A place to compute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Device {
-    /// A GPU where that goes, else the CPU.
-    #[default]
-    Auto,
-    /// This machine's CPU.
-    Cpu,
-    /// This machine's CPU by candle: to test what runs on the other devices.
-    Candle,
-    /// An NVIDIA GPU, counted from 0.
-    Cuda(usize),
-    /// A GPU of Apple's, counted from 0.
-    Metal(usize),
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Device::Auto => f.pad("auto"),
-            Device::Cpu => f.pad("cpu"),
-            Device::Candle => f.pad("candle"),
-            Device::Cuda(n) => f.pad(&format!("cuda:{n}")),
-            Device::Metal(n) => f.pad(&format!("metal:{n}")),
-        }
-    }
-}
-
-impl FromStr for Device {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Device> {
-        let (name, number) = text.split_once(':').map_or((text, Some(0)), |(name, number)| (name, number.parse().ok()));
-        match (name, number) {
-            ("auto", _) if !text.contains(':') => Ok(Device::Auto),
-            ("cpu", _) if !text.contains(':') => Ok(Device::Cpu),
-            ("candle", _) if !text.contains(':') => Ok(Device::Candle),
-            ("cuda", Some(n)) => Ok(Device::Cuda(n)),
-            ("metal", Some(n)) => Ok(Device::Metal(n)),
-            _ => Err(Error::Input(Fault::at("device").expected("auto, cpu, candle, cuda, cuda:N, metal or metal:N").found(text))),
-        }
-    }
-}
+use options::not_built;
+pub use options::{Device, GpuLayers, LoadOptions, Memory};
 
 /// Whether a device can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,15 +39,6 @@ impl Presence {
             Presence::Absent(_) => None,
         }
     }
-}
-
-/// Memory of a device, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// Not taken by anyone.
-    pub free: u64,
-    /// All of it.
-    pub total: u64,
 }
 
 /// All devices that hob knows of on this machine, those that cannot be used too.
@@ -121,17 +66,21 @@ fn gpus(found: Result<Vec<gpu::Gpu>, String>, device: impl Fn(usize) -> Device) 
     }
 }
 
-/// What a device is told that this build has no back end for.
-pub(crate) fn not_built(feature: &str) -> String {
-    format!("not in this build; it needs --features {feature}")
-}
-
 /// A model on its device.
 pub(crate) struct Placed {
     pub(crate) run: Box<dyn Run>,
     pub(crate) device: Device,
     /// What the user should hear about the choice.
     pub(crate) notice: Option<String>,
+}
+
+/// Loads the model in a file onto a device.
+///
+/// # Errors
+/// [`Error::Unsupported`] for an architecture, a tensor type or a CPU level that hob does not have, [`Error::Model`] for a
+/// file that is incomplete, [`Error::Gguf`] for one that contradicts itself, [`Error::Device`] for a device that is not there.
+pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Run>> {
+    place(gguf, options, [KvType::F16; 2]).map(|placed| placed.run)
 }
 
 /// Loads the model in a file onto the device that the options name, or choose, for caches of these types.
@@ -232,54 +181,9 @@ fn choose(needs: &Needs, kv: [KvType; 2]) -> Result<(Device, Option<Memory>, usi
     best.ok_or_else(|| reasons.join("; "))
 }
 
-/// What a build without candle says.
-#[cfg(not(feature = "candle"))]
-mod gpu {
-    use super::{Device, Fault, Gguf, LoadOptions, Memory, Run, not_built};
-    use crate::error::{Error, Result};
-    use crate::gguf::TensorType;
-
-    pub(super) struct Gpu {
-        pub(super) name: String,
-        pub(super) memory: Option<Memory>,
-    }
-
-    pub(super) fn cuda() -> Result<Vec<Gpu>, String> {
-        Err(not_built("cuda"))
-    }
-
-    pub(super) fn metal() -> Result<Vec<Gpu>, String> {
-        Err(not_built("metal"))
-    }
-
-    pub(super) fn kept(_: TensorType) -> bool {
-        true
-    }
-
-    pub(super) fn load(device: Device, _: &Gguf, _: &LoadOptions, _: usize) -> Result<Box<dyn Run>> {
-        let feature = match device {
-            Device::Auto | Device::Cpu | Device::Candle => "candle",
-            Device::Cuda(_) => "cuda",
-            Device::Metal(_) => "metal",
-        };
-        Err(Error::Unsupported(Fault::at(format!("device {device}")).found(not_built(feature)).help("the CPU runs everything")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_read_as_they_are_written() {
-        for device in [Device::Auto, Device::Cpu, Device::Candle, Device::Cuda(0), Device::Cuda(3), Device::Metal(1)] {
-            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
-        }
-        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
-        for bad in ["", "gpu", "cuda:", "cuda:x", "cpu:1", "auto:0"] {
-            assert!(bad.parse::<Device>().unwrap_err().to_string().contains("cuda:N"), "{bad}");
-        }
-    }
 
     #[test]
     fn quantized_caches_are_the_cpu_s_alone() {

@@ -14,21 +14,23 @@ use crate::batch::{Entry, Logits};
 use crate::cache::Cache;
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
+pub use crate::model::Speculation;
 use crate::sampler::Sampler;
 pub use crate::stats::Stats;
 use crate::tokenizer::Token;
 pub(crate) use course::Course;
+pub use end::EndReason;
 pub use iterate::{Generator, Pieces};
 use keep::Known;
 pub use marks::Mark;
 use marks::Marks;
 pub(crate) use marks::most_bytes_of_marks;
-pub use speculate::Speculation;
 use speculate::Speculator;
-use std::fmt;
+use std::path::Path;
 use std::time::Instant;
 
 mod course;
+pub(crate) mod end;
 mod iterate;
 mod keep;
 mod marks;
@@ -38,33 +40,6 @@ mod watch;
 
 /// Logits held at once while every position's are asked for, in bytes.
 const LOGITS_AT_ONCE: usize = 32 << 20;
-
-/// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EndReason {
-    /// The model ended its turn.
-    EndOfTurn,
-    /// The limit of tokens was reached.
-    MaxTokens,
-    /// The context is full.
-    ContextFull,
-    /// A canceller stopped it.
-    Cancelled,
-    /// A stop string came.
-    StopString,
-}
-
-impl fmt::Display for EndReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            EndReason::EndOfTurn => "end of turn",
-            EndReason::MaxTokens => "token limit reached",
-            EndReason::ContextFull => "context full",
-            EndReason::Cancelled => "cancelled",
-            EndReason::StopString => "stop string",
-        })
-    }
-}
 
 /// One conversation's state over a shared [`Model`]: the tokens so far and their cache.
 ///
@@ -96,6 +71,25 @@ pub struct Session {
     stop: Canceller,
     stats: Stats,
     speculator: Speculator,
+}
+
+impl Model {
+    /// A new, empty session.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where the cache does not fit.
+    pub fn session(&self) -> Result<Session> {
+        Session::new(self, Canceller::default())
+    }
+
+    /// The session in a file that [`Session::save`] wrote: its tokens need not be computed again.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read, [`Error::Input`] where it is none, is damaged, is of another model or was computed in another
+    /// way (cache types, version of hob), or does not fit into the context; [`Error::Memory`] where the cache does not fit.
+    pub fn load_session(&self, path: impl AsRef<Path>) -> Result<Session> {
+        Session::read(self, path.as_ref())
+    }
 }
 
 impl Session {

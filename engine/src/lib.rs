@@ -37,7 +37,7 @@
 //! * [`Sampling`] says how tokens are chosen, a [`Sampler`] does it. The same seed gives the same text on every machine, with any
 //!   number of threads: on the CPU, logits are the same to the last bit.
 //!   Stop strings and banned strings are the generation's: [`Generator::stop`], [`Generator::ban`], [`Chat::stop`], [`Chat::ban`].
-//! * A [`Grammar`] says what a text must be: JSON that a schema describes, a regular expression, a grammar. [`Chat::ask`] answers with a
+//! * A [`Grammar`] says what a text must be: JSON that a schema describes, a regular expression, a grammar. [`Chat::ask`](Chat#method.ask) answers with a
 //!   value of any type that can be deserialized, [`Chat::grammar`] and [`Generator::grammar`] hold text to it.
 //! * [`store`] lists the models that are on this machine, whichever program brought them; `hub`, a cargo feature, brings others.
 //! * [`gguf`], [`tokenizer`], [`template`] and [`decoder`] stand on their own, for tools.
@@ -98,8 +98,8 @@ pub use device::{Device, GpuLayers};
 pub use error::{Error, Fault, Result, Trouble};
 pub use generate::{Canceller, EndReason, Generator, Mark, Pieces, Session, Speculation, Stats};
 pub use grammar::Grammar;
-pub use hob_kernels::{Format, Level};
-pub use model::{Model, ModelOptions, default_threads};
+pub use hob_kernels::{Format, Level, default_threads};
+pub use model::{Model, ModelOptions};
 pub use reply::Event;
 pub use sampler::{Logprobs, Mirostat, Sampler, Sampling, Step};
 /// What [`Chat::ask`] needs of a type: `#[derive(hob::schemars::JsonSchema)]`.

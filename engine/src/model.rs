@@ -1,12 +1,10 @@
 //! Model: one open file with all it holds (weights, tokenizer, chat template, sampling defaults), shared by every session.
 
 use crate::cache::{CacheOptions, KvType};
-use crate::chat::Chat;
 use crate::config::Config;
-use crate::decoder::{LoadOptions, Run};
-use crate::device::{self, Device, GpuLayers, Placed};
+use crate::decoder::Run;
+use crate::device::{self, Device, GpuLayers, LoadOptions, Placed};
 use crate::error::{Error, Fault, Result};
-use crate::generate::{Canceller, Session, Speculation};
 use crate::gguf::{Gguf, Metadata, ReadAhead, Reader};
 use crate::grammar::{Grammar, Guide, Shelf};
 use crate::machine::Memory;
@@ -15,6 +13,7 @@ use crate::prompt::{self, Controls};
 use crate::sampler::Sampling;
 use crate::template::{ChatTemplate, Message, Prompt, Turn};
 use crate::tokenizer::{Token, Tokenizer, TokenizerOptions};
+use hob_kernels::default_threads;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -58,6 +57,18 @@ struct Inner {
     grammars: Shelf,
     prefixes: Option<Prefixes>,
     speculation: Speculation,
+}
+
+/// Where the tokens come from that are computed on trial. The text is the same whichever it is.
+#[derive(Clone, Debug, Default)]
+pub enum Speculation {
+    /// Nowhere: every token is computed by itself.
+    #[default]
+    Off,
+    /// From what the session's tokens say elsewhere: good for code, quotes, and lists.
+    Lookup,
+    /// From a smaller model of the same vocabulary.
+    Draft(Model),
 }
 
 /// How to open a model. Everything has a sensible default; see [`Model::options`].
@@ -247,8 +258,8 @@ impl ModelOptions {
                 cache.only_copies().then_some("this model's memory of a text cannot be cut back")
             }
         };
-        if off.is_none() {
-            self.speculation.check(&Model(Arc::clone(&inner)))?;
+        if let (None, Speculation::Draft(draft)) = (off, &self.speculation) {
+            same_tokens(&Model(Arc::clone(&inner)), draft)?;
         }
         if let Some(inner) = Arc::get_mut(&mut inner) {
             match off {
@@ -279,19 +290,25 @@ impl ModelOptions {
     }
 }
 
-fn positive(what: &str, n: usize) -> Result<usize> {
-    if n == 0 { Err(Error::Input(Fault::at(what).expected("at least 1").found(0))) } else { Ok(n) }
+/// Sees to it that a draft model writes with the same tokens.
+fn same_tokens(model: &Model, draft: &Model) -> Result<()> {
+    let (ours, theirs) = (model.tokenizer(), draft.tokenizer());
+    let fault = |found: String| {
+        let fault = Fault::at("draft model").expected("the vocabulary of the model it drafts for").found(found);
+        Err(Error::Model(fault.help("take a smaller model of the same family")))
+    };
+    if ours.vocab_size() != theirs.vocab_size() {
+        return fault(format!("{} tokens, not {}", theirs.vocab_size(), ours.vocab_size()));
+    }
+    let differs = (0..ours.vocab_size() as Token).find(|id| ours.token_text(*id) != theirs.token_text(*id));
+    match differs {
+        Some(id) => fault(format!("token {id} as {:?}, not {:?}", theirs.token_text(id), ours.token_text(id))),
+        None => Ok(()),
+    }
 }
 
-/// The threads that a model computes with unless told otherwise: the physical cores that this process may use, where the
-/// system tells them (a second thread on a core shares its vector units), else all logical ones.
-pub fn default_threads() -> usize {
-    let logical = std::thread::available_parallelism().map_or(1, usize::from);
-    let siblings = |cpu: usize| std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).ok();
-    let mut cores: Vec<String> = (0..4096).map_while(siblings).collect();
-    cores.sort();
-    cores.dedup();
-    if cores.is_empty() { logical } else { cores.len().min(logical) }
+fn positive(what: &str, n: usize) -> Result<usize> {
+    if n == 0 { Err(Error::Input(Fault::at(what).expected("at least 1").found(0))) } else { Ok(n) }
 }
 
 impl Model {
@@ -409,23 +426,6 @@ impl Model {
         reader.as_ref().map_or(ReadAhead { read: whole, whole }, Reader::progress)
     }
 
-    /// A new, empty session.
-    ///
-    /// # Errors
-    /// [`Error::Memory`] where the cache does not fit.
-    pub fn session(&self) -> Result<Session> {
-        Session::new(self, Canceller::default())
-    }
-
-    /// The session in a file that [`Session::save`] wrote: its tokens need not be computed again.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it cannot be read, [`Error::Input`] where it is none, is damaged, is of another model or was computed in another
-    /// way (cache types, version of hob), or does not fit into the context; [`Error::Memory`] where the cache does not fit.
-    pub fn load_session(&self, path: impl AsRef<Path>) -> Result<Session> {
-        Session::read(self, path.as_ref())
-    }
-
     /// What its sessions share, where they do.
     pub(crate) fn prefixes(&self) -> Option<&Prefixes> {
         self.0.prefixes.as_ref().map(|prefixes| prefixes.of(self.gguf(), self.run(), self.cache_options()))
@@ -454,11 +454,6 @@ impl Model {
     /// Bytes that [`ModelOptions::prefix_cache`] holds now.
     pub fn prefix_bytes(&self) -> u64 {
         self.0.prefixes.as_ref().map_or(0, Prefixes::memory_bytes)
-    }
-
-    /// A new conversation. Its cache is allocated with the first message.
-    pub fn chat(&self) -> Chat {
-        Chat::new(self)
     }
 
     /// What holds a text to a grammar, which is compiled once.

@@ -9,7 +9,8 @@ mod synthetic;
 
 use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{Cache, CacheOptions, KvType};
-use hob::decoder::{LoadOptions, Run, load};
+use hob::decoder::Run;
+use hob::device::{LoadOptions, load};
 use hob::family::FAMILIES;
 use hob::gguf::Gguf;
 use hob::{Device, GpuLayers};

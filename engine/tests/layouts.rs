@@ -6,7 +6,7 @@ mod synthetic;
 
 use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{CacheOptions, KvType};
-use hob::decoder::{LoadOptions, load};
+use hob::device::{LoadOptions, load};
 use hob::gguf::{Gguf, GgufWriter, TensorType};
 use hob::plan::{Ask, Part, Plan};
 use hob::{Device, GpuLayers};

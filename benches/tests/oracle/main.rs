@@ -28,7 +28,7 @@ mod weights;
 use candle_core::{Device, Tensor};
 use hob::batch::{Canceller, Entry, Logits};
 use hob::cache::{CacheOptions, KvType};
-use hob::decoder::{LoadOptions, load};
+use hob::device::{LoadOptions, load};
 use hob::gguf::Gguf;
 
 const TOKENS: [u32; 23] = [3, 41, 7, 7, 0, 79, 12, 5, 66, 31, 2, 18, 44, 9, 71, 23, 50, 1, 37, 60, 15, 28, 77];

@@ -1,7 +1,6 @@
 use super::*;
 use crate::cache::{CacheOptions, KvType};
-use crate::decoder::{LoadOptions, load};
-use crate::device::{Device, GpuLayers};
+use crate::device::{Device, GpuLayers, LoadOptions, load};
 
 fn load_options() -> LoadOptions {
     LoadOptions { threads: 1, context: Some(64), device: Device::Cpu, gpu_layers: GpuLayers::Auto }

@@ -11,9 +11,9 @@
 
 use super::Chat;
 use crate::error::{Error, Fault, Result};
+use crate::reply::Rolled;
 use crate::template::{Message, Role};
 use crate::tokenizer::Token;
-use std::ops::Range;
 
 /// What becomes of a conversation that outgrows the context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -43,26 +43,6 @@ impl std::fmt::Display for Full {
             Full::Stop => "stop",
             Full::Roll => "roll",
         })
-    }
-}
-
-/// Turns that the model reads no more, as the context was full.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rolled {
-    /// The numbers of the questions that went now, from 1; with each its answer.
-    pub turns: Range<usize>,
-    /// Tokens that they took.
-    pub tokens: usize,
-}
-
-impl std::fmt::Display for Rolled {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Range { start, end } = self.turns;
-        match end - start {
-            1 => write!(f, "turn {start}")?,
-            _ => write!(f, "turns {start} to {}", end - 1)?,
-        }
-        write!(f, " ({} tokens) made room: the model reads them no more", self.tokens)
     }
 }
 

@@ -5,47 +5,15 @@
 //! computed by           the CPU     the GPU                 cut = 0: the embedding too
 //! ```
 
-use super::{Device, Memory, gpu};
+use super::gpu;
+use super::options::{Device, GpuLayers, LoadOptions, Memory};
 use crate::cache::KvType;
-use crate::decoder::{LoadOptions, described, split};
+use crate::decoder::{described, split};
 use crate::error::{Error, Fault, Result};
 use crate::gguf::Gguf;
-use std::fmt;
-use std::str::FromStr;
 
 /// What a GPU needs beside weights and cache: activations, candle's scratch, the driver.
 const SCRATCH: u64 = 768 << 20;
-
-/// How many of a model's layers a GPU computes, counted from the last; the head goes with them. The CPU computes the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GpuLayers {
-    /// As many as fit into its memory.
-    #[default]
-    Auto,
-    /// So many, or all where the model has no more; none is the CPU alone.
-    Count(usize),
-}
-
-impl fmt::Display for GpuLayers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            GpuLayers::Auto => f.pad("auto"),
-            GpuLayers::Count(n) => n.fmt(f),
-        }
-    }
-}
-
-impl FromStr for GpuLayers {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<GpuLayers> {
-        match text.parse() {
-            Ok(n) => Ok(GpuLayers::Count(n)),
-            Err(_) if text == "auto" => Ok(GpuLayers::Auto),
-            Err(_) => Err(Error::Input(Fault::at("layers on a GPU").expected("auto or a number").found(text))),
-        }
-    }
-}
 
 /// Bytes that the parts of a model need on a GPU.
 #[derive(Debug)]

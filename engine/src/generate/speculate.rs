@@ -18,43 +18,11 @@
 
 use super::Session;
 use crate::batch::{Entry, Logits};
-use crate::error::{Error, Fault, Result};
-use crate::model::Model;
+use crate::error::Result;
+use crate::model::Speculation;
 use crate::tokenizer::Token;
 use std::collections::VecDeque;
 use std::time::Instant;
-
-/// Where the tokens come from that are computed on trial. The text is the same whichever it is.
-#[derive(Clone, Debug, Default)]
-pub enum Speculation {
-    /// Nowhere: every token is computed by itself.
-    #[default]
-    Off,
-    /// From what the session's tokens say elsewhere: good for code, quotes, and lists.
-    Lookup,
-    /// From a smaller model of the same vocabulary.
-    Draft(Model),
-}
-
-impl Speculation {
-    /// Sees to it that a draft model writes with the same tokens.
-    pub(crate) fn check(&self, model: &Model) -> Result<()> {
-        let Speculation::Draft(draft) = self else { return Ok(()) };
-        let (ours, theirs) = (model.tokenizer(), draft.tokenizer());
-        let fault = |found: String| {
-            let fault = Fault::at("draft model").expected("the vocabulary of the model it drafts for").found(found);
-            Err(Error::Model(fault.help("take a smaller model of the same family")))
-        };
-        if ours.vocab_size() != theirs.vocab_size() {
-            return fault(format!("{} tokens, not {}", theirs.vocab_size(), ours.vocab_size()));
-        }
-        let differs = (0..ours.vocab_size() as Token).find(|id| ours.token_text(*id) != theirs.token_text(*id));
-        match differs {
-            Some(id) => fault(format!("token {id} as {:?}, not {:?}", theirs.token_text(id), ours.token_text(id))),
-            None => Ok(()),
-        }
-    }
-}
 
 /// Most tokens drafted at a time.
 const MOST: usize = 15;

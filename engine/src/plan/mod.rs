@@ -29,8 +29,8 @@ mod work;
 
 use crate::backend::cpu::columns_at_once;
 use crate::cache::{CacheOptions, KvType, StateSpec};
-use crate::decoder::{self, LoadOptions, Run};
-use crate::device::{Device, GpuLayers};
+use crate::decoder::Run;
+use crate::device::{self, Device, GpuLayers, LoadOptions};
 use crate::error::Result;
 use crate::generate::most_bytes_of_marks;
 use crate::gguf::{Gguf, TensorInfo};
@@ -179,11 +179,11 @@ impl Plan {
     /// The plan of the model with this header.
     ///
     /// # Errors
-    /// Where hob cannot run the model, as [`decoder::load`] tells.
+    /// Where hob cannot run the model, as [`device::load`] tells.
     pub fn of(header: &Gguf, ask: &Ask) -> Result<Plan> {
         let hollow = header.hollow()?;
         let run =
-            decoder::load(&hollow, &LoadOptions { threads: 1, context: ask.context, device: Device::Cpu, gpu_layers: GpuLayers::Auto })?;
+            device::load(&hollow, &LoadOptions { threads: 1, context: ask.context, device: Device::Cpu, gpu_layers: GpuLayers::Auto })?;
         let config = run.config();
         let tied = header.tensor("output.weight").is_none();
         let context = ask.context.unwrap_or(config.context.min(DEFAULT_CONTEXT)).max(1);

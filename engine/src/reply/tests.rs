@@ -2,6 +2,7 @@
 //! to the message and the text. And what is broken.
 
 use super::*;
+use crate::template::ToolCall;
 use crate::template::{ChatTemplate, Message, Prompt, Role, Turn};
 use serde_json::{Value as Json, json};
 

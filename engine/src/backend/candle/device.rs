@@ -4,8 +4,8 @@ use super::CandleBackend;
 use super::weight;
 use crate::backend::cpu::CpuBackend;
 use crate::decoder::split::Split;
-use crate::decoder::{Decoder, LoadOptions, Run};
-use crate::device::{Device, Memory, not_built};
+use crate::decoder::{Decoder, Run};
+use crate::device::options::{Device, LoadOptions, Memory, not_built};
 use crate::error::{Error, Fault, Result};
 use crate::gguf::{Gguf, TensorType};
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::fake::TINY;
 use crate::grammar::Grammar;
+use crate::model::Model;
 use crate::sampler::{Logprobs, Mirostat, Sampler, Sampling};
 
 fn model(speculation: Speculation) -> Model {
@@ -111,8 +112,17 @@ fn the_gate_opens_where_it_pays() {
 
 #[test]
 fn a_draft_model_has_the_same_vocabulary_and_recurrent_models_do_without() {
-    let other = crate::gguf::Gguf::from_static(TINY).unwrap();
-    assert!(Speculation::Draft(model(Speculation::Off)).check(&Model::options().build(other).unwrap()).is_ok());
+    let drafted = model(Speculation::Draft(model(Speculation::Off)));
+    assert!(matches!(drafted.speculation(), Speculation::Draft(_)));
+    // A token is spelt in another way: its length and its text, as the file has them, with another last letter.
+    let (id, text) = (300..).find_map(|id| Some((id, drafted.tokenizer().token_text(id)?))).unwrap();
+    let spelt = [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let mut file = TINY.to_vec();
+    let at = file.windows(spelt.len()).position(|w| w == spelt).unwrap() + spelt.len() - 1;
+    file[at] = b'~';
+    let other = Model::options().build(crate::gguf::Gguf::from_static(file.leak()).unwrap()).unwrap();
+    let error = Model::options().speculation(Speculation::Draft(other)).from_static(TINY).unwrap_err().to_string();
+    assert!(error.contains("draft model") && error.contains(&format!("token {id} as")), "{error}");
     let (recurrent, _) =
         crate::fake::recurrent_model(&Model::options().speculation(Speculation::Lookup).context(64), "abab", std::time::Duration::ZERO);
     assert!(recurrent.session().unwrap().speculator.is_off());
