@@ -6,7 +6,7 @@
 
 mod gpu;
 mod layers;
-mod options;
+pub(crate) mod options;
 
 use crate::backend::cpu::CpuBackend;
 use crate::cache::KvType;

@@ -8,6 +8,7 @@
 //! [`end`](Backend::end) hands it out.
 
 mod attention;
+mod compressed;
 pub(crate) mod device;
 mod elementwise;
 mod entries;
@@ -201,7 +202,7 @@ impl Backend for CandleBackend {
         out: &mut Tensor,
     ) {
         step.attempt("attend_entries", |step| {
-            out.put(entries::attend_entries(step, attend, (q.get()?, k.get()?), &pooled, sequences, slot)?);
+            out.put(compressed::attend(step, attend, (q.get()?, k.get()?), &pooled, sequences, slot)?);
             Ok(())
         });
     }
