@@ -196,7 +196,7 @@ impl<B: Backend> Decoder<B> {
     /// The model in a file, on this back end, to be run with this context (the trained one where `None`).
     ///
     /// # Errors
-    /// As [`load`].
+    /// As [`device::load`](crate::device::load).
     pub fn load(gguf: &Gguf, backend: B, context: Option<usize>) -> Result<Decoder<B>> {
         let mut used = HashSet::new();
         let decoder = Decoder::load_share(gguf, backend, context, Share::All, &mut used)?;

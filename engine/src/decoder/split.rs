@@ -26,7 +26,7 @@ pub struct Split<A: Backend, B: Backend> {
 /// The layers before which a model can be cut in two: those where no later layer looks at the keys of an earlier one.
 ///
 /// # Errors
-/// As [`super::load`], as far as the header tells.
+/// As [`device::load`](crate::device::load), as far as the header tells.
 pub fn cuts(gguf: &Gguf) -> Result<Vec<usize>> {
     let (config, family) = described(gguf)?;
     let backend = CpuBackend::new(1)?;
@@ -39,7 +39,7 @@ impl<A: Backend, B: Backend> Split<A, B> {
     /// The model in a file, its layers before `cut` on one back end and the others on the other.
     ///
     /// # Errors
-    /// As [`super::load`].
+    /// As [`device::load`](crate::device::load).
     pub fn load(gguf: &Gguf, backends: (A, B), cut: usize, context: Option<usize>) -> Result<Split<A, B>> {
         let mut used = HashSet::new();
         let lower = Decoder::load_share(gguf, backends.0, context, Share::Before(cut), &mut used)?;
