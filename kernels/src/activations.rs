@@ -1,8 +1,8 @@
 //! Activations as products read them: 256 codes, and beside them every sum of codes that some format has need of.
 //!
 //! ```text
-//! Wide    q 4 × 64 | Σ16 × -16 | pairs of Σ32 | d | Σ16, halved | pairs of Σ16        one scale for 256: K formats
-//! Flat    q 4 × 64 | d × 8     | Σ32, halved  | Σ32                                   one scale for 32
+//! Wide    q 4 × 64 | Σ16 × -16 | pairs of Σ32 | d | most | Σ16, halved | pairs of Σ16     one scale for 256: K formats
+//! Flat    q 4 × 64 | d × 8     | Σ32, halved  | Σ32                                        one scale for 32
 //! ```
 //! [`crate::matmul::Inputs`] makes them; a format with biases, minima or unsigned codes takes what it gives back from the sums.
 
@@ -18,6 +18,10 @@ pub(crate) struct Wide {
     /// Sums of 32 as pairs of i16, as [`Wide::pairs16`].
     pub(crate) pairs32: [i32; 4],
     pub(crate) d: f32,
+    /// The largest sum of 16 without their signs: no sum of 16 products by codes of at most c, whatever their signs, is beyond c times this.
+    pub(crate) most16: i32,
+    /// The largest sum of those of one sign among 32: the same of 32 products by codes from 0 to c.
+    pub(crate) most32: i32,
     /// Sums of 16, in their order, as [`Less::halves`](crate::isa::Less::halves) of [`Wide::UNIT`].
     pub(crate) less16: [i32; 16],
     /// Sums of 16 as pairs of i16: (4i, 4i + 2), (4i + 1, 4i + 3), as `even_bytes` and `odd_bytes` deliver scales.
@@ -37,7 +41,7 @@ pub(crate) struct Flat {
 
 impl Wide {
     /// Zeros.
-    pub(crate) const NONE: Wide = Wide { q: [[0; 4]; 64], minus16: [0; 16], pairs32: [0; 4], d: 0.0, less16: [0; 16], pairs16: [0; 8] };
+    pub(crate) const NONE: Wide = Wide { q: [[0; 4]; 64], minus16: [0; 16], pairs32: [0; 4], d: 0.0, most16: 0, most32: 0, less16: [0; 16], pairs16: [0; 8] };
     /// What [`Wide::less16`] is a multiple of: 32 · 16 · 127 / 2 is the most that a half holds.
     pub(crate) const UNIT: i32 = 32;
 }

@@ -304,6 +304,13 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn dot(self, acc: Self::Acc, w: Self::I, x: Self::I) -> Self::Acc;
     /// `sum + acc · scale`; `scale` comes from [`Isa::scales`].
     fn acc_scaled(self, sum: Self::I, acc: Self::Acc, scale: Self::I) -> Self::I;
+    /// Whether [`Isa::short_scaled`] takes less time than [`Isa::acc_scaled`].
+    const SHORT: bool = false;
+    /// The same where every lane of `acc` fits in 16 bits.
+    #[inline(always)]
+    fn short_scaled(self, sum: Self::I, acc: Self::Acc, scale: Self::I) -> Self::I {
+        self.acc_scaled(sum, acc, scale)
+    }
     /// `sum + acc`
     fn acc_sum(self, sum: Self::I, acc: Self::Acc) -> Self::I;
     /// The four signed bytes of each lane, each as [`Isa::acc_scaled`] wants it: widened, where nothing else is said.
@@ -335,6 +342,18 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
 fn prefetch_to_write(p: *const u8) {
     // SAFETY: a hint changes nothing that anyone could see.
     unsafe { std::arch::asm!("prefetchw [{p}]", p = in(reg) p, options(readonly, nostack, preserves_flags)) }
+}
+
+/// The four signed bytes of each lane, each in the low half of its lane with nothing above it: as a product of pairs wants them, whose
+/// other half is not to count.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn low_halves<I: Isa>(isa: I, v: I::I) -> [I::I; 4] {
+    let mut halves = widened(isa, v);
+    for half in &mut halves {
+        *half = isa.and(*half, isa.splat_i(0xffff));
+    }
+    halves
 }
 
 /// The four signed bytes of each lane.

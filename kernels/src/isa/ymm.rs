@@ -1,7 +1,7 @@
 //! 256-bit x86: AVX2 with FMA and F16C, and the same with AVX-VNNI's byte dot product.
 #![allow(unsafe_code)]
 
-use super::{Block, Isa, Less, Op, Outlined, SignedBytes, Tiled, prefetch_to_write, widened};
+use super::{Block, Isa, Less, Op, Outlined, SignedBytes, Tiled, low_halves, prefetch_to_write};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -41,6 +41,8 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     unsafe fn acc_biased(bias: i32, less: Less) -> __m256i;
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
     unsafe fn acc_scaled(sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i;
+    const SHORT: bool;
+    unsafe fn short_scaled(sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i;
     unsafe fn acc_sum(sum: __m256i, acc: __m256i) -> __m256i;
 }
 
@@ -68,6 +70,11 @@ impl Dot for Maddubs {
     #[inline(always)]
     unsafe fn acc_scaled(sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i {
         unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(acc, scale)) }
+    }
+    const SHORT: bool = false;
+    #[inline(always)]
+    unsafe fn short_scaled(sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i {
+        unsafe { Self::acc_scaled(sum, acc, scale) }
     }
     #[inline(always)]
     unsafe fn acc_sum(sum: __m256i, acc: __m256i) -> __m256i {
@@ -101,7 +108,15 @@ impl Dot for Vnni {
     }
     #[inline(always)]
     unsafe fn acc_scaled(sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(sum, _mm256_mullo_epi32(acc, scale)) }
+        unsafe {
+            let scale = _mm256_srai_epi32::<16>(_mm256_slli_epi32::<16>(scale));
+            _mm256_add_epi32(sum, _mm256_mullo_epi32(acc, scale))
+        }
+    }
+    const SHORT: bool = true;
+    #[inline(always)]
+    unsafe fn short_scaled(sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i {
+        unsafe { _mm256_dpwssd_avx_epi32(sum, acc, scale) }
     }
     #[inline(always)]
     unsafe fn acc_sum(sum: __m256i, acc: __m256i) -> __m256i {
@@ -377,6 +392,11 @@ impl<D: Dot> Isa for Ymm<D> {
     fn acc_scaled(self, sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i {
         unsafe { D::acc_scaled(sum, acc, scale) }
     }
+    const SHORT: bool = D::SHORT;
+    #[inline(always)]
+    fn short_scaled(self, sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i {
+        unsafe { D::short_scaled(sum, acc, scale) }
+    }
     #[inline(always)]
     fn acc_sum(self, sum: __m256i, acc: __m256i) -> __m256i {
         unsafe { D::acc_sum(sum, acc) }
@@ -384,7 +404,7 @@ impl<D: Dot> Isa for Ymm<D> {
     #[inline(always)]
     fn scales(self, v: __m256i) -> [__m256i; 4] {
         if !D::NARROW {
-            return widened(self, v);
+            return low_halves(self, v);
         }
         // In both halves of its lane: in their upper bytes first, then moved down.
         let byte = |i: i64| unsafe {

@@ -51,7 +51,7 @@ impl KFormat for Q4KBlock {
     type Like = Q4KBlock;
     const GROUP: usize = 32;
     const FLUSH: usize = 8; // 2 · 15 · 127 · 8 = 30480
-    const CODES: KCodes = KCodes::Mins32;
+    const CODES: KCodes = KCodes::Mins32 { most: 15 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, panel: &mut Panel<I>) {
@@ -78,7 +78,7 @@ impl KFormat for Q5KBlock {
     type Like = Q5KBlock;
     const GROUP: usize = 32;
     const FLUSH: usize = 4; // 2 · 31 · 127 · 4 = 31496
-    const CODES: KCodes = KCodes::Mins32;
+    const CODES: KCodes = KCodes::Mins32 { most: 31 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, rows: &Rows, block: usize, panel: &mut Panel<I>) {

@@ -158,25 +158,54 @@ fn scale<I: Isa>(isa: I, x: &[f32]) -> (f32, f32) {
     if absmax < TINY { (0.0, 0.0) } else { (absmax / 127.0, 127.0 / absmax) }
 }
 
-/// Codes of `x` (whole vectors), all zero where the factor is; and the sum of codes 0 and 1 of every four, and that of 2 and 3.
+/// Codes of `x` (whole vectors), all zero where the factor is.
 #[inline(always)]
-fn codes<I: Isa>(isa: I, x: &[f32], factor: f32, out: &mut [u8]) -> (i32, i32) {
+fn codes<I: Isa>(isa: I, x: &[f32], factor: f32, out: &mut [u8]) {
     if factor == 0.0 {
-        out.fill(0);
-        return (0, 0);
+        return out.fill(0);
     }
     let factor = isa.splat(factor);
-    let mut sum = isa.splat_i(0);
     for (v, out) in x.chunks_exact(I::LANES).zip(out.chunks_exact_mut(I::LANES)) {
-        let codes = isa.to_i32(isa.mul(isa.load(v), factor));
-        isa.store_low_bytes(codes, out);
-        sum = isa.add_i(sum, codes);
+        isa.store_low_bytes(isa.to_i32(isa.mul(isa.load(v), factor)), out);
     }
-    let mut lanes = [0; 16];
-    isa.store_i(sum, &mut lanes);
-    let mut sums = (0, 0);
-    for four in lanes[..I::LANES].as_chunks::<4>().0 {
-        sums = (sums.0 + four[0] + four[1], sums.1 + four[2] + four[3]);
+}
+
+/// What every 16 codes add up to.
+struct Sums {
+    /// Codes 0 and 1 of every four.
+    low: [i32; 16],
+    /// Codes 2 and 3.
+    high: [i32; 16],
+    /// All, without their signs.
+    absolute: [i32; 16],
+}
+
+impl Sums {
+    #[inline(always)]
+    fn of<I: Isa>(isa: I, codes: &[[u8; 4]; 64]) -> Sums {
+        let (mut low, mut high, mut absolute) = ([0; 64], [0; 64], [0; 64]);
+        let (bottom, top, all) = (isa.splat_i(0x0000_0101), isa.splat_i(0x0101_0000), isa.splat_i(0x0101_0101));
+        for (i, four) in codes.chunks_exact(I::LANES).enumerate() {
+            let codes = isa.to_bits(isa.load_f32_bytes(four.as_flattened()));
+            // -c is the complement of c, and one more for the sign.
+            let signs = isa.and(isa.shr::<7>(codes), all);
+            let positive = isa.xor(codes, isa.sub_i(isa.shl::<8>(signs), signs));
+            let none = isa.splat_i(0);
+            let at = i * I::LANES;
+            isa.store_i(isa.acc_sum(none, isa.dot(isa.acc_zero(), bottom, codes)), &mut low[at..]);
+            isa.store_i(isa.acc_sum(none, isa.dot(isa.acc_zero(), top, codes)), &mut high[at..]);
+            isa.store_i(isa.acc_sum(none, isa.dot(isa.dot(isa.acc_zero(), all, positive), all, signs)), &mut absolute[at..]);
+        }
+        Sums { low: by_four(&low), high: by_four(&high), absolute: by_four(&absolute) }
+    }
+}
+
+/// Sums of every four.
+#[inline(always)]
+fn by_four(x: &[i32; 64]) -> [i32; 16] {
+    let mut sums = [0; 16];
+    for (sum, four) in sums.iter_mut().zip(x.as_chunks::<4>().0) {
+        *sum = (four[0] + four[1]) + (four[2] + four[3]);
     }
     sums
 }
@@ -200,15 +229,27 @@ impl Op for QuantizeWide<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         for (token, out) in self.out.iter_mut().enumerate() {
-            let x = &self.x[token * self.cols + self.block * 256..][..256];
+            let x = &self.x[token * self.cols + self.block * 256..];
+            // Of the next token: it is a row away, where no hardware looks for it.
+            for line in (0..256).step_by(16) {
+                isa.prefetch(x.as_ptr().wrapping_add(self.cols + line).cast());
+            }
+            let x = &x[..256];
             let (d, factor) = scale(isa, x);
+            codes(isa, x, factor, out.q.as_flattened_mut());
+            let sums = Sums::of(isa, &out.q);
             let mut sums16 = [0; 16];
-            for (i, (x, q)) in x.chunks_exact(16).zip(out.q.chunks_exact_mut(4)).enumerate() {
-                let (low, high) = codes(isa, x, factor, q.as_flattened_mut());
-                sums16[i] = low + high;
-                out.less16[i] = pair(-Wide::UNIT * low, -Wide::UNIT * high);
+            for i in 0..16 {
+                sums16[i] = sums.low[i] + sums.high[i];
+                out.less16[i] = pair(-Wide::UNIT * sums.low[i], -Wide::UNIT * sums.high[i]);
                 // At most 16 · 127 · 16.
                 out.minus16[i] = -16 * sums16[i] as i16;
+            }
+            (out.most16, out.most32) = (0, 0);
+            for i in 0..8 {
+                let (sum, both) = (sums16[2 * i] + sums16[2 * i + 1], sums.absolute[2 * i] + sums.absolute[2 * i + 1]);
+                out.most16 = out.most16.max(sums.absolute[2 * i]).max(sums.absolute[2 * i + 1]);
+                out.most32 = out.most32.max((both + sum.abs()) / 2);
             }
             for i in 0..4 {
                 out.pairs16[2 * i] = pair(sums16[4 * i], sums16[4 * i + 2]);
@@ -242,8 +283,15 @@ impl Op for QuantizeFlat<'_> {
             let x = &x[start..(start + 256).min(self.cols)];
             for (i, x) in x.chunks_exact(32).enumerate() {
                 let (d, factor) = scale(isa, x);
-                let (low, high) = codes(isa, x, factor, out.q[8 * i..8 * i + 8].as_flattened_mut());
-                (out.d[i], out.sums[i], out.less[i]) = (d, low + high, pair(-Flat::UNIT * low, -Flat::UNIT * high));
+                out.d[i] = d;
+                codes(isa, x, factor, out.q[8 * i..8 * i + 8].as_flattened_mut());
+            }
+            // Where there are fewer than eight, the others have what was there before, and are not used.
+            let sums = Sums::of(isa, &out.q);
+            for i in 0..8 {
+                let (low, high) = (sums.low[2 * i] + sums.low[2 * i + 1], sums.high[2 * i] + sums.high[2 * i + 1]);
+                out.sums[i] = low + high;
+                out.less[i] = pair(-Flat::UNIT * low, -Flat::UNIT * high);
             }
         }
     }

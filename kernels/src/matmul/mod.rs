@@ -125,7 +125,7 @@ const FEW: usize = 8;
 /// since what an item sets up is for 256; less where threads would go without, but whole register tiles.
 fn chunk(cpu: Cpu, weight: &Matrix, tokens: usize) -> usize {
     let lanes = isa::lanes(cpu.level);
-    let most = if tokens > FEW { 4 * lanes * (256 / tokens).max(1) } else { (1 << 18) / weight.row_bytes.max(1) };
+    let most = if tokens > FEW { 16 * lanes * (256 / tokens).max(1) } else { (1 << 18) / weight.row_bytes.max(1) };
     most.min(weight.rows / (4 * cpu.threads())).max(1).next_multiple_of(quantized::tile_rows(cpu.level, tokens))
 }
 

@@ -10,7 +10,7 @@
 use super::inputs::Inputs;
 use crate::Format;
 use crate::activations::{Flat, Wide};
-use crate::isa::{Isa, Less, Rows, SignedBytes};
+use crate::isa::{Isa, Less, Outlined, Rows, SignedBytes};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -37,9 +37,9 @@ impl<I: Isa> Panel<I> {
 /// The codes of a format in blocks of 256.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum KCodes {
-    /// With a second sum N = Σ min·Σ x over sub-blocks of 32: `f = fma(-m, N, d·S)`.
-    Mins32,
-    /// The same over sub-blocks of 16.
+    /// At most `most`, with a second sum N = Σ min·Σ x over sub-blocks of 32: `f = fma(-m, N, d·S)`.
+    Mins32 { most: i32 },
+    /// At most 3, the same over sub-blocks of 16.
     Mins16,
     /// So much too large; sub-blocks of 16: `f = d·S`.
     Biased(i32),
@@ -159,16 +159,17 @@ impl<Q: KFormat> Quant for K<Q> {
                 }
                 widened_sums(isa, panels, widened, 0..64)
             }
-            (KCodes::Signed, SignedBytes::Biased) => scaled_sums::<I, Q, R, C>(isa, panels, x, SIGN),
-            (KCodes::Biased(bias), _) => scaled_sums::<I, Q, R, C>(isa, panels, x, bias),
-            (KCodes::Signed, SignedBytes::Direct) | (KCodes::Mins32 | KCodes::Mins16, _) => scaled_sums::<I, Q, R, C>(isa, panels, x, 0),
+            (KCodes::Signed, SignedBytes::Biased) => scaled_sums::<I, Q, Whole, R, C>(isa, panels, x, SIGN),
+            (KCodes::Signed, SignedBytes::Direct) => scaled_sums::<I, Q, Whole, R, C>(isa, panels, x, 0),
+            (KCodes::Biased(bias), _) => sums::<I, Q, R, C>(isa, panels, x, bias),
+            (KCodes::Mins32 { .. } | KCodes::Mins16, _) => sums::<I, Q, R, C>(isa, panels, x, 0),
         };
         for c in 0..C {
             for r in 0..R {
                 let panel = &panels[r];
                 let f = isa.mul(panel.d[0], isa.to_f32(sum[c][r]));
                 let (pairs, sums) = match Q::CODES {
-                    KCodes::Mins32 => (&panel.pairs[..4], &x[c].pairs32[..]),
+                    KCodes::Mins32 { .. } => (&panel.pairs[..4], &x[c].pairs32[..]),
                     KCodes::Mins16 => (&panel.pairs[..], &x[c].pairs16[..]),
                     KCodes::Biased(_) | KCodes::Signed => {
                         acc[c][r] = isa.fma(f, isa.splat(x[c].d), acc[c][r]);
@@ -186,9 +187,77 @@ impl<Q: KFormat> Quant for K<Q> {
     }
 }
 
+/// How the sum of a sub-block is multiplied by its scale.
+trait Scaled {
+    fn scaled<I: Isa>(isa: I, sum: I::I, acc: I::Acc, scale: I::I) -> I::I;
+}
+
+/// As it may be.
+struct Whole;
+
+impl Scaled for Whole {
+    #[inline(always)]
+    fn scaled<I: Isa>(isa: I, sum: I::I, acc: I::Acc, scale: I::I) -> I::I {
+        isa.acc_scaled(sum, acc, scale)
+    }
+}
+
+/// Known to fit in 16 bits.
+struct Short;
+
+impl Scaled for Short {
+    #[inline(always)]
+    fn scaled<I: Isa>(isa: I, sum: I::I, acc: I::Acc, scale: I::I) -> I::I {
+        isa.short_scaled(sum, acc, scale)
+    }
+}
+
+/// Whether every sub-block's Σ code·x of these activations fits in 16 bits, whatever the codes: nearly always, as few of 256 numbers come
+/// near to the largest of them.
+#[inline(always)]
+fn fits<Q: KFormat>(x: &Wide) -> bool {
+    let most = match Q::CODES {
+        KCodes::Mins32 { most } => most * x.most32,
+        KCodes::Biased(bias) => bias * x.most16,
+        KCodes::Mins16 => 3 * x.most16,
+        KCodes::Signed => return false,
+    };
+    most <= i32::from(i16::MAX)
+}
+
 /// Σ scale·Σ code·x over 256 columns, codes `bias` too large.
 #[inline(always)]
-fn scaled_sums<I: Isa, Q: KFormat, const R: usize, const C: usize>(
+fn sums<I: Isa, Q: KFormat, const R: usize, const C: usize>(isa: I, panels: &[Panel<I>; R], x: [&Wide; C], bias: i32) -> [[I::I; R]; C] {
+    if !I::SHORT {
+        return scaled_sums::<I, Q, Whole, R, C>(isa, panels, x, bias);
+    }
+    if x.into_iter().all(fits::<Q>) {
+        return scaled_sums::<I, Q, Short, R, C>(isa, panels, x, bias);
+    }
+    let mut sum = [[isa.splat_i(0); R]; C];
+    isa.outline(WholeSums::<I, Q, R, C> { panels, x, bias, sum: &mut sum, format: PhantomData });
+    sum
+}
+
+/// The same where that has to be a function of its own.
+struct WholeSums<'a, I: Isa, Q, const R: usize, const C: usize> {
+    panels: &'a [Panel<I>; R],
+    x: [&'a Wide; C],
+    bias: i32,
+    sum: &'a mut [[I::I; R]; C],
+    format: PhantomData<Q>,
+}
+
+impl<I: Isa, Q: KFormat, const R: usize, const C: usize> Outlined<I> for WholeSums<'_, I, Q, R, C> {
+    #[inline(always)]
+    fn run(self, isa: I) {
+        *self.sum = scaled_sums::<I, Q, Whole, R, C>(isa, self.panels, self.x, self.bias);
+    }
+}
+
+/// The same where it is known how sums of sub-blocks are to be scaled.
+#[inline(always)]
+fn scaled_sums<I: Isa, Q: KFormat, S: Scaled, const R: usize, const C: usize>(
     isa: I,
     panels: &[Panel<I>; R],
     x: [&Wide; C],
@@ -216,7 +285,7 @@ fn scaled_sums<I: Isa, Q: KFormat, const R: usize, const C: usize>(
         }
         for c in 0..C {
             for r in 0..R {
-                sum[c][r] = isa.acc_scaled(sum[c][r], dots[c][r], panels[r].scales[group]);
+                sum[c][r] = S::scaled(isa, sum[c][r], dots[c][r], panels[r].scales[group]);
             }
         }
     }

@@ -11,8 +11,9 @@
 //! register tile (R vectors of rows × C tokens) is the instruction set's. Rows that do not fill a vector are computed in
 //! one that overlaps its neighbour, and only the missing lanes are stored: a row's bits do not depend on its lane.
 //!
-//! A strip by few tokens is soon multiplied, and then memory is waited for: weights are asked for between its steps, a few lines at a
-//! time, and so are the lines that its outputs go to ([`SPARSE`]).
+//! What comes next is asked for between steps, a few lines at a time: the weights of the next strips, the activations of the next tokens.
+//! Outputs are written step by step beside the last panel's products, so that none waits for the line it goes to; a strip by few tokens is
+//! through too soon for that, and asks for those lines beforehand ([`SPARSE`]).
 //!
 //! Tried and dropped: codes of one token straight from the file to the products, without a panel (Q4_K, Q6_K, Q8_0: no
 //! faster on AVX2, and three times the time to compile); other prefetch distances, 0 to 3 strips (no difference there); tiles of
@@ -22,7 +23,7 @@
 use super::panel::{Panel, Quant, Widened};
 use super::{FEW, Work};
 use crate::Level;
-use crate::isa::{self, Following, Isa, Op, Outlined, Rows, Tiled};
+use crate::isa::{self, Following, Isa, Op, Outlined, Rows, Tile, Tiled};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -102,8 +103,8 @@ impl<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize> Outlined<
     }
 }
 
-/// Up to so many tokens memory is waited for, for weights and for outputs, unless both are asked for in time; by more, asking for
-/// them so costs more than it brings.
+/// Up to so many tokens the lines that outputs go to are waited for, unless they are asked for in time; by more, asking costs more than it
+/// brings.
 const SPARSE: usize = 32;
 
 /// LANES rows of the weights, and which lanes are new.
@@ -163,8 +164,8 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
     let mut inputs = [0u32; T];
     let (tall, groups) = (R * I::LANES, cols.div_ceil(256).max(1));
     let sparse = tokens <= SPARSE;
-    // The strips after these are asked for as these are unpacked; by some tokens, which are multiplied in several steps, between those.
-    let between = sparse && tokens > 2 * C;
+    // The strips after these are asked for between steps; where there are few of them, as these are unpacked.
+    let between = tokens > 2 * C;
     let ahead = if between { 0 } else { tall };
     let looks = if between { groups * tokens.div_ceil(C) } else { 0 };
     let mut row = columns.start;
@@ -186,14 +187,18 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
                 let mut token = if sparse { group } else { count };
                 while token < count {
                     let out = work.tile.row(first + token)[strips[0].column..].as_ptr();
-                    isa.prefetch_to_write(out.cast());
+                    for line in (0..tall - 1).step_by(16) {
+                        isa.prefetch_to_write(out.wrapping_add(line).cast());
+                    }
                     isa.prefetch_to_write(out.wrapping_add(tall - 1).cast());
                     token += groups;
                 }
                 for (strip, panel) in strips.iter().zip(&mut panels) {
                     Q::unpack(isa, work.weight.format, &strip.rows, group, cols - group * 256, panel);
                 }
+                let last = group + 1 == cols.div_ceil(256);
                 isa.outline(Group::<I, Q::Like, R, C> {
+                    out: last.then_some(Outputs { tile: &mut work.tile, strips: &strips, first }),
                     panels: &panels,
                     acts: Q::acts(work.inputs, group),
                     inputs: &inputs[..count],
@@ -203,10 +208,9 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
                     next: &mut next,
                 });
             }
-            for (i, acc) in acc[..count].iter().enumerate() {
-                let out = work.tile.row(first + i);
-                for (strip, &v) in strips.iter().zip(acc) {
-                    strip.store(isa, v, out);
+            if cols == 0 {
+                for token in 0..count {
+                    work.tile.row(first + token).fill(0.0);
                 }
             }
         }
@@ -214,8 +218,18 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
     }
 }
 
+/// Where the sums of a tile go once they are whole.
+struct Outputs<'a, 't, const R: usize> {
+    tile: &'a mut Tile<'t>,
+    strips: &'a [Strip<'t>; R],
+    /// Row of the tile's first token.
+    first: usize,
+}
+
 /// One panel by all tokens of the tile.
-struct Group<'a, I: Isa, Q: Quant, const R: usize, const C: usize> {
+struct Group<'a, 't, I: Isa, Q: Quant, const R: usize, const C: usize> {
+    /// With the last panel.
+    out: Option<Outputs<'a, 't, R>>,
     panels: &'a [Panel<I>; R],
     acts: &'a [Q::Act],
     inputs: &'a [u32],
@@ -226,7 +240,7 @@ struct Group<'a, I: Isa, Q: Quant, const R: usize, const C: usize> {
     next: &'a mut Following,
 }
 
-impl<I: Isa, Q: Quant, const R: usize, const C: usize> Outlined<I> for Group<'_, I, Q, R, C> {
+impl<I: Isa, Q: Quant, const R: usize, const C: usize> Outlined<I> for Group<'_, '_, I, Q, R, C> {
     #[inline(always)]
     fn run(mut self, isa: I) {
         let mut at = 0;
@@ -243,7 +257,7 @@ impl<I: Isa, Q: Quant, const R: usize, const C: usize> Outlined<I> for Group<'_,
     }
 }
 
-impl<I: Isa, Q: Quant, const R: usize, const C: usize> Group<'_, I, Q, R, C> {
+impl<I: Isa, Q: Quant, const R: usize, const C: usize> Group<'_, '_, I, Q, R, C> {
     /// `N` tokens from `at` on; where the next ones begin.
     #[inline(always)]
     fn step<const N: usize>(&mut self, isa: I, at: usize) -> usize {
@@ -252,8 +266,23 @@ impl<I: Isa, Q: Quant, const R: usize, const C: usize> Group<'_, I, Q, R, C> {
         for (x, &input) in x.iter_mut().zip(&self.inputs[at..at + N]) {
             *x = &self.acts[input as usize];
         }
+        // Those of the next step, which the first cache has no longer.
+        for &input in self.inputs[at + N..].iter().take(N) {
+            let next = std::ptr::from_ref(&self.acts[input as usize]).cast::<u8>();
+            for line in 0..5 {
+                isa.prefetch(next.wrapping_add(64 * line));
+            }
+        }
         if let (Some(acc), Some(widened)) = (self.acc[at..].first_chunk_mut(), self.widened.first_chunk_mut()) {
             Q::micro::<I, R, N>(isa, self.panels, x, self.cols, widened, acc);
+            if let Some(out) = &mut self.out {
+                for (token, acc) in acc.iter().enumerate() {
+                    let row = out.tile.row(out.first + at + token);
+                    for (strip, &v) in out.strips.iter().zip(acc) {
+                        strip.store(isa, v, row);
+                    }
+                }
+            }
         }
         at + N
     }
