@@ -22,7 +22,7 @@ pub(crate) struct Wide {
     pub(crate) most16: i32,
     /// The largest sum of those of one sign among 32: the same of 32 products by codes from 0 to c.
     pub(crate) most32: i32,
-    /// Sums of 16, in their order, as [`Less::halves`](crate::isa::Less::halves) of [`Wide::UNIT`].
+    /// Sums of 16, in their order, as [`Less::sums`](crate::isa::Less::sums) of [`Wide::UNIT`].
     pub(crate) less16: [i32; 16],
     /// Sums of 16 as pairs of i16: (4i, 4i + 2), (4i + 1, 4i + 3), as `even_bytes` and `odd_bytes` deliver scales.
     pub(crate) pairs16: [i32; 8],
@@ -34,7 +34,7 @@ pub(crate) struct Wide {
 pub(crate) struct Flat {
     pub(crate) q: [[u8; 4]; 64],
     pub(crate) d: [f32; 8],
-    /// The sums, as [`Less::halves`](crate::isa::Less::halves) of [`Flat::UNIT`].
+    /// The sums, as [`Less::sums`](crate::isa::Less::sums) of [`Flat::UNIT`].
     pub(crate) less: [i32; 8],
     pub(crate) sums: [i32; 8],
 }

@@ -362,26 +362,38 @@ fn widened<I: Isa>(isa: I, v: I::I) -> [I::I; 4] {
     [isa.sar::<24>(isa.shl::<24>(v)), isa.sar::<24>(isa.shl::<16>(v)), isa.sar::<24>(isa.shl::<8>(v)), isa.sar::<24>(v)]
 }
 
-/// Σ x times `-unit`: in the low half the sum of activations 0 and 1 of every four, in the high half that of 2 and 3. `unit` is a
-/// constant and a power of two, as are the biases; where [`Isa::NARROW`], none is larger.
+/// Σ x times `-unit`, a constant and a power of two, as are the biases; where [`Isa::NARROW`], none is larger.
 #[derive(Clone, Copy)]
 pub(crate) struct Less {
     pub(crate) unit: i32,
-    pub(crate) halves: i32,
+    /// As [`Less::sums`] makes them.
+    pub(crate) sums: i32,
 }
 
 impl Less {
-    /// Both halves, for a bias.
+    /// The sum of activations 0 and 1 of every four and that of 2 and 3, as the instruction set wants them: where its accumulators are narrow,
+    /// in the low half and in the high one, else together.
     #[inline(always)]
-    fn total(self, bias: i32) -> i32 {
-        (i32::from(self.halves as i16) + (self.halves >> 16)) * bias / self.unit
+    pub(crate) fn sums<I: Isa>(unit: i32, first: i32, second: i32) -> i32 {
+        match I::NARROW {
+            true => (-unit * first & 0xffff) | (-unit * second) << 16,
+            false => -unit * (first + second),
+        }
     }
 
-    /// What makes `-bias · Σ x` of the halves: a factor, then a shift to the right.
+    /// `-bias · Σ x`, where they are together.
     #[inline(always)]
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    fn steps(self, bias: i32) -> (i16, i32) {
-        ((bias / self.unit).max(1) as i16, (self.unit / bias).max(1).ilog2() as i32)
+    fn splat<I: Isa>(self, isa: I, bias: i32) -> I::I {
+        let sums = isa.splat_i(self.sums);
+        match bias / self.unit {
+            0 => match self.unit / bias {
+                2 => isa.sar::<1>(sums),
+                8 => isa.sar::<3>(sums),
+                _ => isa.splat_i(self.sums / (self.unit / bias)),
+            },
+            1 => sums,
+            many => isa.splat_i(self.sums * many),
+        }
     }
 }
 
@@ -456,16 +468,15 @@ impl<I: Isa> Sum16<I> {
 #[cfg(test)]
 mod tests {
     use super::Less;
+    use super::scalar::Scalar;
 
-    /// Both ways to a bias agree, for the biases and units there are.
+    /// What is taken off is the bias times the sum, for the biases and units there are.
     #[test]
     fn less() {
-        for (unit, low, high) in [(32, 1016, -1016), (32, -1016, -1016), (32, 3, 4), (16, 2032, 2032), (16, -2032, 7)] {
-            let less = Less { unit, halves: ((-unit * low) & 0xffff) | ((-unit * high) << 16) };
+        for (unit, first, second) in [(32, 1016, -1016), (32, -1016, -1016), (32, 3, 4), (16, 2032, 2032), (16, -2032, 7)] {
+            let less = Less { unit, sums: Less::sums::<Scalar>(unit, first, second) };
             for bias in [4, 8, 16, 32, 128] {
-                let (factor, shift) = less.steps(bias);
-                let sum = -unit * low * i32::from(factor) + -unit * high * i32::from(factor);
-                assert_eq!((less.total(bias), sum >> shift), (-bias * (low + high), -bias * (low + high)), "{unit} {bias} {low} {high}");
+                assert_eq!(less.splat(Scalar, bias), [-bias * (first + second); 8], "{unit} {bias} {first} {second}");
             }
         }
     }

@@ -221,7 +221,7 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn acc_biased(self, bias: i32, less: Less) -> I {
-        [less.total(bias); 8]
+        less.splat(self, bias)
     }
     #[inline(never)]
     fn dot(self, sum: I, w: I, x: I) -> I {

@@ -38,7 +38,7 @@ pub(crate) trait Dot: Copy + Send + Sync + 'static {
     const NARROW: bool;
     const SIGNED: SignedBytes;
     unsafe fn outline<O: Outlined<Ymm<Self>>>(op: O);
-    unsafe fn acc_biased(bias: i32, less: Less) -> __m256i;
+    unsafe fn acc_biased(isa: Ymm<Self>, bias: i32, less: Less) -> __m256i;
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
     unsafe fn acc_scaled(sum: __m256i, acc: __m256i, scale: __m256i) -> __m256i;
     const SHORT: bool;
@@ -59,9 +59,9 @@ impl Dot for Maddubs {
         unsafe { outline_avx2(op) }
     }
     #[inline(always)]
-    unsafe fn acc_biased(bias: i32, less: Less) -> __m256i {
-        let (_, shift) = less.steps(bias);
-        unsafe { _mm256_sra_epi16(_mm256_set1_epi32(less.halves), _mm_cvtsi32_si128(shift)) }
+    unsafe fn acc_biased(_isa: Ymm<Self>, bias: i32, less: Less) -> __m256i {
+        let shift = (less.unit / bias).max(1).ilog2() as i32;
+        unsafe { _mm256_sra_epi16(_mm256_set1_epi32(less.sums), _mm_cvtsi32_si128(shift)) }
     }
     #[inline(always)]
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
@@ -95,12 +95,8 @@ impl Dot for Vnni {
         unsafe { outline_avxvnni(op) }
     }
     #[inline(always)]
-    unsafe fn acc_biased(bias: i32, less: Less) -> __m256i {
-        let (factor, shift) = less.steps(bias);
-        unsafe {
-            let sum = _mm256_madd_epi16(_mm256_set1_epi32(less.halves), _mm256_set1_epi16(factor));
-            _mm256_sra_epi32(sum, _mm_cvtsi32_si128(shift))
-        }
+    unsafe fn acc_biased(isa: Ymm<Self>, bias: i32, less: Less) -> __m256i {
+        less.splat(isa, bias)
     }
     #[inline(always)]
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
@@ -382,7 +378,7 @@ impl<D: Dot> Isa for Ymm<D> {
     }
     #[inline(always)]
     fn acc_biased(self, bias: i32, less: Less) -> __m256i {
-        unsafe { D::acc_biased(bias, less) }
+        unsafe { D::acc_biased(self, bias, less) }
     }
     #[inline(always)]
     fn dot(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {

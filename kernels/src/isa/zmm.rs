@@ -274,11 +274,7 @@ impl Isa for Zmm {
     }
     #[inline(always)]
     fn acc_biased(self, bias: i32, less: Less) -> __m512i {
-        let (factor, shift) = less.steps(bias);
-        unsafe {
-            let sum = _mm512_madd_epi16(_mm512_set1_epi32(less.halves), _mm512_set1_epi16(factor));
-            _mm512_sra_epi32(sum, _mm_cvtsi32_si128(shift))
-        }
+        less.splat(self, bias)
     }
     #[inline(always)]
     fn dot(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {

@@ -61,7 +61,7 @@ pub fn matmul_experts(cpu: Cpu, inputs: &Inputs, groups: Groups, input_row: Inpu
             let all = product.weights.rows.checked_div(n_experts).unwrap_or(0);
             assert_eq!(product.weights.rows, all * n_experts, "rows shared equally by the experts");
             assert!(product.rows.end <= all, "rows {:?} of {all}", product.rows);
-            inputs.assert_fit(&product.weights);
+            inputs.assert_fit(cpu, &product.weights);
             *canvas = Canvas::new(product.out, product.rows.len(), chunk(cpu, &product.weights, mean));
             *weight = Some((product.weights, all, product.rows.clone()));
         }

@@ -11,9 +11,9 @@
 use super::Matrix;
 use crate::activations::{Flat, Wide};
 use crate::format::InputKind;
-use crate::isa::{self, Isa, OneToken, Op};
+use crate::isa::{self, Isa, Less, OneToken, Op};
 use crate::naive::matmul::TINY;
-use crate::{Cpu, Floats, Format};
+use crate::{Cpu, Floats, Format, Level};
 
 /// Activations `[tokens, cols]`, ready to be multiplied. Reusing one allocates only when it grows.
 #[derive(Default)]
@@ -24,6 +24,8 @@ pub struct Inputs {
     flat: Vec<Flat>,
     float: Floats,
     made: [bool; 3],
+    /// What they were made by, and for: sums are as its products want them.
+    level: Option<Level>,
 }
 
 impl std::fmt::Debug for Inputs {
@@ -54,6 +56,7 @@ impl Inputs {
             assert_eq!(cols % format.block_len(), 0, "a row is whole blocks");
             self.made[format.input() as usize] = true;
         }
+        self.level = Some(cpu.level);
         let (tokens, level) = (self.tokens, cpu.level);
         if self.made[InputKind::Int8Per256 as usize] {
             let blocks = grow(&mut self.wide, cols.div_ceil(256) * tokens, Wide::NONE);
@@ -83,7 +86,8 @@ impl Inputs {
         self.cols
     }
 
-    pub(super) fn assert_fit(&self, weight: &Matrix) {
+    pub(super) fn assert_fit(&self, cpu: Cpu, weight: &Matrix) {
+        assert_eq!(Some(cpu.level), self.level, "inputs made at another level");
         assert_eq!(weight.cols, self.cols, "inputs of another width");
         assert!(self.made[weight.format.input() as usize], "inputs were not set for {:?}", weight.format);
     }
@@ -241,7 +245,7 @@ impl Op for QuantizeWide<'_> {
             let mut sums16 = [0; 16];
             for i in 0..16 {
                 sums16[i] = sums.low[i] + sums.high[i];
-                out.less16[i] = pair(-Wide::UNIT * sums.low[i], -Wide::UNIT * sums.high[i]);
+                out.less16[i] = Less::sums::<I>(Wide::UNIT, sums.low[i], sums.high[i]);
                 // At most 16 · 127 · 16.
                 out.minus16[i] = -16 * sums16[i] as i16;
             }
@@ -291,7 +295,7 @@ impl Op for QuantizeFlat<'_> {
             for i in 0..8 {
                 let (low, high) = (sums.low[2 * i] + sums.low[2 * i + 1], sums.high[2 * i] + sums.high[2 * i + 1]);
                 out.sums[i] = low + high;
-                out.less[i] = pair(-Flat::UNIT * low, -Flat::UNIT * high);
+                out.less[i] = Less::sums::<I>(Flat::UNIT, low, high);
             }
         }
     }

@@ -107,7 +107,7 @@ pub fn matmul(cpu: Cpu, inputs: &Inputs, products: &mut [Product]) {
         let mut weights = [None; TOGETHER];
         for ((product, canvas), weight) in products.iter_mut().zip(&mut canvases).zip(&mut weights) {
             assert_eq!(product.out.len(), inputs.tokens() * product.weight.rows, "output of another shape");
-            inputs.assert_fit(&product.weight);
+            inputs.assert_fit(cpu, &product.weight);
             *canvas = Canvas::new(product.out, product.weight.rows, chunk(cpu, &product.weight, inputs.tokens()));
             *weight = Some(product.weight);
         }

@@ -271,7 +271,7 @@ fn scaled_sums<I: Isa, Q: KFormat, S: Scaled, const R: usize, const C: usize>(
         let mut dots = [[isa.acc_zero(); R]; C];
         if bias != 0 {
             for c in 0..C {
-                dots[c] = [isa.acc_biased(bias, Less { unit: Wide::UNIT, halves: x[c].less16[group] }); R];
+                dots[c] = [isa.acc_biased(bias, Less { unit: Wide::UNIT, sums: x[c].less16[group] }); R];
             }
         }
         for step in 0..steps {
@@ -409,7 +409,7 @@ fn block_sums<I: Isa, Q: FlatFormat, const R: usize, const C: usize>(
         let mut dots = [[isa.acc_zero(); R]; C];
         if bias != 0 {
             for c in 0..C {
-                dots[c] = [isa.acc_biased(bias, Less { unit: Flat::UNIT, halves: x[c].less[block] }); R];
+                dots[c] = [isa.acc_biased(bias, Less { unit: Flat::UNIT, sums: x[c].less[block] }); R];
             }
         }
         let first = block * 8 + part * steps;
