@@ -6,6 +6,8 @@
 //! ```
 //! [`crate::matmul::Inputs`] makes them; a format with biases, minima or unsigned codes takes what it gives back from the sums.
 
+use crate::isa::Isa;
+
 /// 256 activations with one scale. The order is that of use: what K formats without biases want beside the codes lies on one line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -34,7 +36,7 @@ pub(crate) struct Wide {
 pub(crate) struct Flat {
     pub(crate) q: [[u8; 4]; 64],
     pub(crate) d: [f32; 8],
-    /// The sums, as [`Less::sums`](crate::isa::Less::sums) of [`Flat::UNIT`].
+    /// The sums, as [`Less::sums`](crate::isa::Less::sums) of [`Flat::unit`].
     pub(crate) less: [i32; 8],
     pub(crate) sums: [i32; 8],
 }
@@ -49,6 +51,9 @@ impl Wide {
 impl Flat {
     /// Zeros.
     pub(crate) const NONE: Flat = Flat { q: [[0; 4]; 64], d: [0.0; 8], less: [0; 8], sums: [0; 8] };
-    /// What [`Flat::less`] is a multiple of, likewise.
-    pub(crate) const UNIT: i32 = 16;
+    /// What [`Flat::less`] is a multiple of: likewise 16, where halves hold it; else what signed bytes are too large by, as these come most.
+    #[inline(always)]
+    pub(crate) const fn unit<I: Isa>() -> i32 {
+        if I::NARROW { 16 } else { 128 }
+    }
 }

@@ -292,6 +292,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
 
     /// Whether [`Isa::Acc`] has only 16 bits, so that it must be emptied before it overflows.
     const NARROW: bool;
+    /// Whether products by blocks of 32 are unrolled: where a tile leaves registers for their operands.
+    const UNROLLED: bool = false;
     /// How products take signed bytes of weights.
     const SIGNED: SignedBytes;
     /// No dot products yet.
@@ -387,8 +389,8 @@ impl Less {
         let sums = isa.splat_i(self.sums);
         match bias / self.unit {
             0 => match self.unit / bias {
-                2 => isa.sar::<1>(sums),
                 8 => isa.sar::<3>(sums),
+                16 => isa.sar::<4>(sums),
                 _ => isa.splat_i(self.sums / (self.unit / bias)),
             },
             1 => sums,
@@ -473,7 +475,7 @@ mod tests {
     /// What is taken off is the bias times the sum, for the biases and units there are.
     #[test]
     fn less() {
-        for (unit, first, second) in [(32, 1016, -1016), (32, -1016, -1016), (32, 3, 4), (16, 2032, 2032), (16, -2032, 7)] {
+        for (unit, first, second) in [(32, 1016, -1016), (32, -1016, -1016), (32, 3, 4), (128, 2032, 2032), (128, -2032, 7)] {
             let less = Less { unit, sums: Less::sums::<Scalar>(unit, first, second) };
             for bias in [4, 8, 16, 32, 128] {
                 assert_eq!(less.splat(Scalar, bias), [-bias * (first + second); 8], "{unit} {bias} {first} {second}");

@@ -267,6 +267,7 @@ impl Isa for Zmm {
     }
 
     const NARROW: bool = false;
+    const UNROLLED: bool = true;
     const SIGNED: SignedBytes = SignedBytes::Biased;
     #[inline(always)]
     fn acc_zero(self) -> __m512i {

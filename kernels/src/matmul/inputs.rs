@@ -295,7 +295,7 @@ impl Op for QuantizeFlat<'_> {
             for i in 0..8 {
                 let (low, high) = (sums.low[2 * i] + sums.low[2 * i + 1], sums.high[2 * i] + sums.high[2 * i + 1]);
                 out.sums[i] = low + high;
-                out.less[i] = Less::sums::<I>(Flat::UNIT, low, high);
+                out.less[i] = Less::sums::<I>(Flat::unit::<I>(), low, high);
             }
         }
     }

@@ -367,7 +367,7 @@ impl<Q: FlatFormat> Quant for Blocks32<Q> {
             }
         }
         let blocks = (cols / 32).min(8);
-        let end = (cols / 4).min(64);
+        let end = if I::UNROLLED { 64 } else { (cols / 4).min(64) };
         let mut total = *acc;
         for block in 0..blocks {
             let sums = match (Q::CODES, I::SIGNED) {
@@ -392,8 +392,8 @@ impl<Q: FlatFormat> Quant for Blocks32<Q> {
     }
 }
 
-/// Σ code·x over 32 columns, codes `bias` too large; `end` is where the columns do, by four. It is never within the block, but the
-/// compiler, which cannot know, leaves the loop a loop: unrolled, its operands no longer fit into registers.
+/// Σ code·x over 32 columns, codes `bias` too large; `end` is where the columns do, by four. It is never within the block, but a compiler that
+/// does not know leaves the loop a loop: unrolled, its operands no longer fit into few registers ([`Isa::UNROLLED`]).
 #[inline(always)]
 fn block_sums<I: Isa, Q: FlatFormat, const R: usize, const C: usize>(
     isa: I,
@@ -409,7 +409,7 @@ fn block_sums<I: Isa, Q: FlatFormat, const R: usize, const C: usize>(
         let mut dots = [[isa.acc_zero(); R]; C];
         if bias != 0 {
             for c in 0..C {
-                dots[c] = [isa.acc_biased(bias, Less { unit: Flat::UNIT, sums: x[c].less[block] }); R];
+                dots[c] = [isa.acc_biased(bias, Less { unit: Flat::unit::<I>(), sums: x[c].less[block] }); R];
             }
         }
         let first = block * 8 + part * steps;

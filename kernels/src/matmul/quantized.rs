@@ -11,7 +11,7 @@
 //! register tile (R vectors of rows × C tokens) is the instruction set's. Rows that do not fill a vector are computed in
 //! one that overlaps its neighbour, and only the missing lanes are stored: a row's bits do not depend on its lane.
 //!
-//! What comes next is asked for between steps, a few lines at a time: the weights of the next strips, the activations of the next tokens.
+//! What comes next is asked for between steps, a few lines at a time: the weights of the next strips.
 //! Outputs are written step by step beside the last panel's products, so that none waits for the line it goes to; a strip by few tokens is
 //! through too soon for that, and asks for those lines beforehand ([`SPARSE`]).
 //!
@@ -265,13 +265,6 @@ impl<I: Isa, Q: Quant, const R: usize, const C: usize> Group<'_, '_, I, Q, R, C>
         let mut x = [&self.acts[0]; N];
         for (x, &input) in x.iter_mut().zip(&self.inputs[at..at + N]) {
             *x = &self.acts[input as usize];
-        }
-        // Those of the next step, which the first cache has no longer.
-        for &input in self.inputs[at + N..].iter().take(N) {
-            let next = std::ptr::from_ref(&self.acts[input as usize]).cast::<u8>();
-            for line in 0..5 {
-                isa.prefetch(next.wrapping_add(64 * line));
-            }
         }
         if let (Some(acc), Some(widened)) = (self.acc[at..].first_chunk_mut(), self.widened.first_chunk_mut()) {
             Q::micro::<I, R, N>(isa, self.panels, x, self.cols, widened, acc);
