@@ -43,7 +43,8 @@ pub(crate) struct Flat {
 
 impl Wide {
     /// Zeros.
-    pub(crate) const NONE: Wide = Wide { q: [[0; 4]; 64], minus16: [0; 16], pairs32: [0; 4], d: 0.0, most16: 0, most32: 0, less16: [0; 16], pairs16: [0; 8] };
+    pub(crate) const NONE: Wide =
+        Wide { q: [[0; 4]; 64], minus16: [0; 16], pairs32: [0; 4], d: 0.0, most16: 0, most32: 0, less16: [0; 16], pairs16: [0; 8] };
     /// What [`Wide::less16`] is a multiple of: 32 · 16 · 127 / 2 is the most that a half holds.
     pub(crate) const UNIT: i32 = 32;
 }

@@ -99,9 +99,11 @@ pub(crate) struct OneToken<'a> {
 /// whether it has.
 pub(crate) fn by_one_token(level: Level, format: Format, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
     match level.kind() {
-        // SAFETY (both): a `Level` of these kinds exists only where detection found every feature that the callee enables.
+        // SAFETY (all): a `Level` of these kinds exists only where detection found every feature that the callee enables.
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 | Kind::AvxVnni => unsafe { stream::multiply_256(format, rows, row_bytes, x, out) },
+        Kind::Avx2 => unsafe { stream::multiply_256(format, rows, row_bytes, x, out) },
+        #[cfg(target_arch = "x86_64")]
+        Kind::AvxVnni => unsafe { stream::multiply_vnni(format, rows, row_bytes, x, out) },
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => unsafe { stream::multiply_512(format, rows, row_bytes, x, out) },
         _ => {

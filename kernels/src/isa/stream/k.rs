@@ -244,19 +244,19 @@ unsafe fn with_mins<W: Width, const BYTES: usize>(
     unsafe {
         let scales = |which: usize| headers.scales[headers.now].of(which);
         ask_for(blocks.as_ptr().cast(), 0..BYTES);
-        let s0 = W::scaled(&blocks[0], x.x[0], scales(0));
+        let s0 = scaled::<W, BYTES>(&blocks[0], x.x[0], scales(0));
         let s = waiting.s();
         ask_for(blocks.as_ptr().cast(), BYTES..2 * BYTES);
-        let s1 = W::scaled(&blocks[1], x.x[1], scales(1));
+        let s1 = scaled::<W, BYTES>(&blocks[1], x.x[1], scales(1));
         let f = waiting.f::<BYTES>(s);
         waiting.s[0] = pair_up(s0, s1);
         let read = headers.read(next);
         let scales = |which: usize| headers.scales[headers.now].of(which);
         ask_for(blocks.as_ptr().cast(), 2 * BYTES..3 * BYTES);
-        let s2 = W::scaled(&blocks[2], x.x[2], scales(2));
+        let s2 = scaled::<W, BYTES>(&blocks[2], x.x[2], scales(2));
         (waiting.n, waiting.d) = (headers.n(x), headers.d());
         ask_for(blocks.as_ptr().cast(), 3 * BYTES..4 * BYTES);
-        let s3 = W::scaled(&blocks[3], x.x[3], scales(3));
+        let s3 = scaled::<W, BYTES>(&blocks[3], x.x[3], scales(3));
         waiting.s[1] = pair_up(s2, s3);
         (headers.dm_a, headers.b_c) = read;
         headers.now = 1 - headers.now;
@@ -282,25 +282,28 @@ fn six_bits(whole: __m256i, low: __m256i) -> __m256i {
     _mm256_or_si256(whole, _mm256_and_si256(low, _mm256_setr_epi64x(0, -1, 0, -1)))
 }
 
-/// Partial sums of S of one block of Q4_K or Q5_K.
+/// Partial sums of S of one block of Q4_K or Q5_K, whose scales are 0 … 3 and 4 … 7, each twice as 16 bits.
+///
+/// # Safety
+/// As [`multiply`].
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-pub(super) fn scaled<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: [&[i32; 4]; 2]) -> __m256i {
+unsafe fn scaled<W: Width, const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: [&[i32; 4]; 2]) -> __m256i {
     let q = codes(&x.q);
     let scale = |group: usize| _mm256_set1_epi32(scales[group / 4][group % 4]);
     let low = _mm256_set1_epi8(15);
-    let mut sum = _mm256_setzero_si256();
+    let (mut sum, mut other) = (_mm256_setzero_si256(), _mm256_setzero_si256());
     for j in 0..4 {
         let w = load32(block, BYTES - 128 + 32 * j);
         let (mut a, mut b) = (_mm256_and_si256(w, low), _mm256_and_si256(_mm256_srli_epi16::<4>(w), low));
         if BYTES == Q5_K {
             (a, b) = (_mm256_or_si256(a, fifth_bits(block, 2 * j)), _mm256_or_si256(b, fifth_bits(block, 2 * j + 1)));
         }
-        let a = _mm256_madd_epi16(_mm256_maddubs_epi16(a, load32(q, 64 * j)), scale(2 * j));
-        let b = _mm256_madd_epi16(_mm256_maddubs_epi16(b, load32(q, 64 * j + 32)), scale(2 * j + 1));
-        sum = _mm256_add_epi32(sum, _mm256_add_epi32(a, b));
+        // SAFETY (both): as here. Two sums, as each step of one waits for the last.
+        sum = unsafe { W::plus(sum, _mm256_maddubs_epi16(a, load32(q, 64 * j)), scale(2 * j)) };
+        other = unsafe { W::plus(other, _mm256_maddubs_epi16(b, load32(q, 64 * j + 32)), scale(2 * j + 1)) };
     }
-    sum
+    _mm256_add_epi32(sum, other)
 }
 
 /// Bit `which` of 32 bytes of Q5_K, as 16 or nothing.

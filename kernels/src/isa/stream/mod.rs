@@ -6,9 +6,9 @@
 //! rows parked                   acc = fma(f, dx, acc), lanes are rows, blocks ascending
 //! ```
 //! One token cannot share a transposition, which is what lanes of rows cost ([`super::Isa::load_rows`]). S and N are exact
-//! in any order, so the bits are those of every other shape. AVX-VNNI's sums of four would have to be packed again for
-//! the scales, so every level with 256 bits runs this. With 512 ([`Width`]) the products of the formats that models come in most are
-//! made 64 at a time ([`wide`]); headers, f and chains stay as they are.
+//! in any order, so the bits are those of every other shape. VNNI's sums of four bytes would have to be packed again for the scales; of VNNI
+//! it is the product of pairs that serves, as scaling and adding in one ([`Width::plus`]). With 512 bits the products of Q6_K and Q8_0
+//! are made 64 at a time ([`wide`]); headers, f and chains stay as they are.
 //!
 //! Blocks are taken in the file's order, their f parked, and made chains of afterwards ([`chains`]); what is parked must be little,
 //! or it leaves the first cache while weights stream through. Formats with codebooks ([`codebook`]) have so much to look up that they
@@ -19,7 +19,8 @@
 //! into the first cache, tiles of four rows; MXFP4 as [`flat`] goes about it (slower than in lanes of rows, by a fifth even with its
 //! codes raised by 12 to be without sign); asking for the first three pages of every work item (no faster); items of a quarter of
 //! the size, since threads have shares (a tenth slower); on Zen 3, other formats than Q8_0 from four places in turn (Q6_K +5 %, Q4_K
-//! nothing, Q4_0 -10 %: they compute between their reads, and their loops grow).
+//! nothing, Q4_0 -10 %: they compute between their reads, and their loops grow); on Emerald Rapids, Q4_K and Q5_K 64 at a time (nothing, and
+//! 8 %: what is saved in products goes into their scales' shuffles).
 #![allow(unsafe_code)]
 
 mod codebook;
@@ -31,14 +32,23 @@ mod wide;
 use super::OneToken;
 use crate::Format;
 use crate::activations::{Flat, Wide};
+use std::arch::asm;
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// [`super::by_one_token`] on 256-bit x86.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn multiply_256(format: Format, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
     // SAFETY: what `Bits256` needs is enabled here.
-    unsafe { multiply::<Bits256>(format, rows, row_bytes, x, out) }
+    unsafe { multiply::<Bits256<Apart>>(format, rows, row_bytes, x, out) }
+}
+
+/// The same where AVX-VNNI is.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub(super) fn multiply_vnni(format: Format, rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
+    // SAFETY: likewise.
+    unsafe { multiply::<Bits256<Fused>>(format, rows, row_bytes, x, out) }
 }
 
 /// The same on 512-bit x86.
@@ -79,20 +89,21 @@ trait Width {
     unsafe fn k<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool;
     /// [`flat::multiply`], likewise.
     unsafe fn flat<const N: usize, F: flat::Known>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool;
-    /// Partial sums of S of one block of Q4_K or Q5_K, whose scales are 0 … 3 and 4 … 7, each twice as 16 bits.
-    unsafe fn scaled<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: [&[i32; 4]; 2]) -> __m256i;
-    /// The same of the other formats in blocks of 256.
+    /// `sum` and `pairs` by `scales`, two by two.
+    unsafe fn plus(sum: __m256i, pairs: __m256i, scales: __m256i) -> __m256i;
+    /// Partial sums of S of one block of the formats in blocks of 256 that take no look ahead.
     unsafe fn sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide) -> __m256i;
     /// S of eight blocks of signed bytes.
     unsafe fn bytes<const N: usize>(blocks: &[[u8; N]; 8], x: &Flat) -> __m256i;
 }
 
-struct Bits256;
+/// 256 bits: AVX2, and what `P` needs.
+struct Bits256<P>(PhantomData<P>);
 
-impl Width for Bits256 {
+impl<P: Pairs> Width for Bits256<P> {
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn k<const BYTES: usize>(rows: &[u8], row_bytes: usize, x: OneToken, out: &mut [f32]) -> bool {
-        // SAFETY (both): the features are enabled.
+        // SAFETY (all): the features are enabled, or the trait's contract has what else there is to be.
         unsafe { k::multiply::<Self, BYTES>(rows, row_bytes, x, out) }
     }
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -101,18 +112,53 @@ impl Width for Bits256 {
     }
     #[target_feature(enable = "avx2,fma,f16c")]
     #[inline]
-    unsafe fn scaled<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: [&[i32; 4]; 2]) -> __m256i {
-        k::scaled(block, x, scales)
+    unsafe fn plus(sum: __m256i, pairs: __m256i, scales: __m256i) -> __m256i {
+        unsafe { P::plus(sum, pairs, scales) }
     }
     #[target_feature(enable = "avx2,fma,f16c")]
     #[inline]
     unsafe fn sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide) -> __m256i {
-        sums::of(block, x)
+        unsafe { sums::of::<Self, BYTES>(block, x) }
     }
     #[target_feature(enable = "avx2,fma,f16c")]
     #[inline]
     unsafe fn bytes<const N: usize>(blocks: &[[u8; N]; 8], x: &Flat) -> __m256i {
         flat::dots::<N, flat::Q8_0>(blocks, x)
+    }
+}
+
+/// How pairs of products in 16 bits are scaled and added up.
+///
+/// # Safety
+/// As [`Width`].
+trait Pairs {
+    /// [`Width::plus`].
+    unsafe fn plus(sum: __m256i, pairs: __m256i, scales: __m256i) -> __m256i;
+}
+
+/// By two instructions, AVX2's.
+struct Apart;
+
+impl Pairs for Apart {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    unsafe fn plus(sum: __m256i, pairs: __m256i, scales: __m256i) -> __m256i {
+        _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scales))
+    }
+}
+
+/// By one, AVX-VNNI's. Written out, since the compiler makes two of it again where that is through sooner, though not more of them a cycle.
+struct Fused;
+
+impl Pairs for Fused {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    unsafe fn plus(mut sum: __m256i, pairs: __m256i, scales: __m256i) -> __m256i {
+        // SAFETY: AVX-VNNI is here, and only registers change.
+        unsafe {
+            asm!("{{vex}} vpdpwssd {0}, {1}, {2}", inout(ymm_reg) sum, in(ymm_reg) pairs, in(ymm_reg) scales, options(pure, nomem, nostack, preserves_flags));
+        }
+        sum
     }
 }
 
@@ -131,15 +177,20 @@ impl Width for Bits512 {
     }
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]
-    unsafe fn scaled<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: [&[i32; 4]; 2]) -> __m256i {
-        wide::scaled(block, x, scales)
+    unsafe fn plus(mut sum: __m256i, pairs: __m256i, scales: __m256i) -> __m256i {
+        // SAFETY: as [`Fused`], in the form that AVX-512 has.
+        unsafe {
+            asm!("{{evex}} vpdpwssd {0}, {1}, {2}", inout(ymm_reg) sum, in(ymm_reg) pairs, in(ymm_reg) scales, options(pure, nomem, nostack, preserves_flags));
+        }
+        sum
     }
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]
     unsafe fn sum<const BYTES: usize>(block: &[u8; BYTES], x: &Wide) -> __m256i {
         match BYTES {
             sums::Q6_K => wide::q6_k(block, x),
-            _ => sums::of(block, x),
+            // SAFETY: as above.
+            _ => unsafe { sums::of::<Self, BYTES>(block, x) },
         }
     }
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]

@@ -1,8 +1,7 @@
 //! [`super`] where vectors have 512 bits: products of a block, 64 weights at a time.
 //!
 //! ```text
-//! Q4_K Q5_K   32 bytes in both halves, moved by 0 and 4    64 codes × 64 activations ──maddubs──▶ 32 × i16
-//! Q6_K        64 bytes of low bits, 32 of high ones        the same                  ──dpwssd scales──▶ 16 × i32
+//! Q6_K        64 bytes of low bits, 32 of high ones        64 codes × 64 activations ──maddubs──▶ 32 × i16 ──dpwssd scales──▶ 16 × i32
 //! Q8_0        two blocks, codes 128 too large              ──dpbusd──▶ 8 × i32 of each
 //! ```
 //! Where scales follow, `vpmaddubsw` and not `vpdpbusd`: its sums of two are what `vpdpwssd` takes, and it needs no zeros to begin with.
@@ -11,40 +10,6 @@
 use super::{codes, flat, load16, load32, sums};
 use crate::activations::{Flat, Wide};
 use std::arch::x86_64::*;
-
-/// Partial sums of S of one block of Q4_K or Q5_K.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-#[inline]
-pub(super) fn scaled<const BYTES: usize>(block: &[u8; BYTES], x: &Wide, scales: [&[i32; 4]; 2]) -> __m256i {
-    let q = codes(&x.q);
-    let low = _mm512_set1_epi8(15);
-    let mut sum = _mm512_setzero_si512();
-    for j in 0..4 {
-        let both = _mm512_broadcast_i64x4(load32(block, BYTES - 128 + 32 * j));
-        let mut w = _mm512_and_si512(_mm512_srlv_epi16(both, in_halves(0, 4)), low);
-        if BYTES == sums::Q5_K {
-            w = _mm512_or_si512(w, fifth_bits(block, j));
-        }
-        let four = _mm512_broadcast_i32x4(four_words(scales[j / 2]));
-        let two = _mm512_shuffle_epi8(four, if j % 2 == 0 { words(0, 1) } else { words(2, 3) });
-        sum = _mm512_dpwssd_epi32(sum, _mm512_maddubs_epi16(w, load64(q, 64 * j)), two);
-    }
-    folded(sum)
-}
-
-/// Bits 2j and 2j + 1 of 32 bytes of Q5_K, as 16 or nothing.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-#[inline]
-fn fifth_bits<const BYTES: usize>(block: &[u8; BYTES], j: usize) -> __m512i {
-    let bits = _mm512_broadcast_i64x4(load32(block, 16));
-    let moved = match j {
-        0 => _mm512_sllv_epi16(bits, in_halves(4, 3)),
-        1 => _mm512_sllv_epi16(bits, in_halves(2, 1)),
-        2 => _mm512_srlv_epi16(bits, in_halves(0, 1)),
-        _ => _mm512_srlv_epi16(bits, in_halves(2, 3)),
-    };
-    _mm512_and_si512(moved, _mm512_set1_epi8(16))
-}
 
 /// Partial sums of S - 32 N: codes are 32 too large.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
@@ -104,14 +69,6 @@ fn in_lanes(first: i16) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(_mm256_set_m128i(lane(1), lane(0))), _mm256_set_m128i(lane(3), lane(2)))
 }
 
-/// Moves word `low` of each lane to all words of the lower two lanes, word `high` to those of the upper two.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-#[inline]
-fn words(low: i32, high: i32) -> __m512i {
-    let bytes = |word: i32| _mm256_set1_epi32(0x0302_0100 + 0x0404_0404 * word);
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(bytes(low)), bytes(high))
-}
-
 /// Both halves added.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 #[inline]
@@ -125,11 +82,4 @@ fn load64<const N: usize>(bytes: &[u8; N], at: usize) -> __m512i {
     assert!(at + 64 <= N);
     // SAFETY: the assertion.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().add(at).cast()) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-#[inline]
-fn four_words(words: &[i32; 4]) -> __m128i {
-    // SAFETY: 4 words.
-    unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
 }
