@@ -116,6 +116,8 @@ pub(super) struct Plain<N>(PhantomData<N>);
 
 /// A stored number.
 pub(super) trait Number: Copy + Default + Send + Sync + 'static {
+    /// [`Stored::WIDEN`].
+    const WIDEN: bool;
     /// `LANES` of them, widened.
     fn load<I: Isa>(isa: I, x: &[Self]) -> I::F;
     /// `LANES` of them, rounded to nearest even.
@@ -124,6 +126,7 @@ pub(super) trait Number: Copy + Default + Send + Sync + 'static {
 
 /// The bits of a half.
 impl Number for u16 {
+    const WIDEN: bool = true;
     #[inline(always)]
     fn load<I: Isa>(isa: I, x: &[u16]) -> I::F {
         isa.load_f16(x)
@@ -135,6 +138,7 @@ impl Number for u16 {
 }
 
 impl Number for bf16 {
+    const WIDEN: bool = true;
     #[inline(always)]
     fn load<I: Isa>(isa: I, x: &[bf16]) -> I::F {
         isa.load_bf16_bytes(x.as_bytes())
@@ -153,6 +157,7 @@ impl Number for bf16 {
 }
 
 impl Number for f32 {
+    const WIDEN: bool = false;
     #[inline(always)]
     fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
         isa.load(x)
@@ -166,7 +171,7 @@ impl Number for f32 {
 impl<N: Number> Stored for Plain<N> {
     type Unit = N;
 
-    const WIDEN: bool = false;
+    const WIDEN: bool = N::WIDEN;
 
     #[inline(always)]
     fn units(dim: usize) -> usize {

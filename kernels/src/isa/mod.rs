@@ -380,7 +380,7 @@ impl Less {
     #[inline(always)]
     pub(crate) fn sums<I: Isa>(unit: i32, first: i32, second: i32) -> i32 {
         match I::NARROW {
-            true => (-unit * first & 0xffff) | (-unit * second) << 16,
+            true => ((-unit * first) & 0xffff) | ((-unit * second) << 16),
             false => -unit * (first + second),
         }
     }
