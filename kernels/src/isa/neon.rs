@@ -375,7 +375,7 @@ impl<D: Dot> Isa for Neon<D> {
     }
     #[inline(always)]
     fn acc_biased(self, bias: i32, less: Less) -> int32x4_t {
-        unsafe { less.splat(self, bias) }
+        less.splat(self, bias)
     }
     #[inline(always)]
     fn dot(self, acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
