@@ -51,7 +51,8 @@ impl Isa for Zmm {
     }
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
+        // Into the second cache: the first one's few places for lines under way are wanted by what is read now.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
     }
     #[inline(always)]
     fn prefetch_to_write(self, p: *const u8) {

@@ -196,7 +196,7 @@ fn tiles<I: Isa, Q: Quant, const R: usize, const C: usize, const T: usize>(isa: 
                 for (strip, panel) in strips.iter().zip(&mut panels) {
                     Q::unpack(isa, work.weight.format, &strip.rows, group, cols - group * 256, panel);
                 }
-                let last = group + 1 == cols.div_ceil(256);
+                let last = group + 1 == groups;
                 isa.outline(Group::<I, Q::Like, R, C> {
                     out: last.then_some(Outputs { tile: &mut work.tile, strips: &strips, first }),
                     panels: &panels,
